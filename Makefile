@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0
+# splitq: a patch series for the THP deferred split queue, and the kit that proves
+# it. Every verb is a program in scripts/ that can be run by hand; see make help.
+
+BASE ?= 6.12
+ARCH ?= x86_64
+SERIES ?= 1
+DEBUG ?= lockdep,list,vm
+export BASE ARCH SERIES DEBUG MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT SPLITQ_CACHE
+
+.DEFAULT_GOAL := help
+.PHONY: help run compare check setup setup-check fetch prepare configure build shell kunit \
+	series judge
+
+help:
+	@scripts/help.sh
+
+setup:
+	@scripts/setup.sh run
+setup-check:
+	@scripts/setup.sh check
+
+run: setup
+	@scripts/run.py
+compare: setup
+	@scripts/compare.py
+check: setup-check
+	@scripts/check.py
+fetch: setup
+	@scripts/fetch.py
+prepare: setup
+	@scripts/prepare.py
+configure: setup
+	@scripts/configure.py
+build: setup
+	@scripts/build.py
+shell: setup
+	@scripts/boot.py
+kunit: setup
+	@scripts/kunit.py
+series: setup
+	@scripts/series.py
+judge: setup
+	@scripts/judge.py $(RUN)

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: GPL-2.0
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+/*
+ * splitq.ko - hold one CPU inside the deferred split queue code, and look at a
+ * folio meanwhile.
+ *
+ * Everything is in debugfs, for root only:
+ *
+ *	splitq/pause	arm one pause point, read what became of it
+ *	splitq/release	let the held CPU go
+ *	splitq/folio	the state of the folio behind an address of a process
+ *
+ * Loading the module and reading its files changes nothing. A pause point holds
+ * a CPU with interrupts off for a bounded time; on a kernel with the bugs that
+ * this project is about, what another CPU does meanwhile may crash the machine.
+ * That is the purpose: use a machine that you can lose.
+ */
+#include <linux/debugfs.h>
+#include <linux/err.h>
+#include <linux/module.h>
+
+#include "splitq.h"
+
+static struct dentry *splitq_dir;
+
+static int __init splitq_init(void)
+{
+	int err;
+
+	if (!IS_ENABLED(CONFIG_KPROBES)) {
+		pr_err("this kernel has no CONFIG_KPROBES: no pause points\n");
+		return -EOPNOTSUPP;
+	}
+	if (!IS_ENABLED(CONFIG_TRANSPARENT_HUGEPAGE)) {
+		pr_err("this kernel has no CONFIG_TRANSPARENT_HUGEPAGE\n");
+		return -EOPNOTSUPP;
+	}
+
+	splitq_dir = debugfs_create_dir("splitq", NULL);
+	if (IS_ERR(splitq_dir)) {
+		err = PTR_ERR(splitq_dir);
+		/* Without CONFIG_DEBUG_FS: -ENODEV */
+		pr_err("no debugfs (%d): is CONFIG_DEBUG_FS set?\n", err);
+		return err == -ENODEV ? -EOPNOTSUPP : err;
+	}
+
+	err = splitq_pause_init(splitq_dir);
+	if (err) {
+		debugfs_remove(splitq_dir);
+		return err;
+	}
+	splitq_folio_init(splitq_dir);
+	return 0;
+}
+
+static void __exit splitq_exit(void)
+{
+	/* No writer can arm anything after this ... */
+	debugfs_remove(splitq_dir);
+	/* ... and whoever is held now is released. */
+	splitq_pause_exit();
+}
+
+module_init(splitq_init);
+module_exit(splitq_exit);
+
+MODULE_DESCRIPTION("Pause points for the THP deferred split queue");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Run the same tests on stock and on the series, and say what both must show.
+
+Stock must be red where the bugs are that the series fixes, the series green
+everywhere. Exit status 0 only if both are so.
+"""
+import sys
+
+import common
+import judge
+import run
+from common import say
+
+# On the stock kernel of each base: what must be red, and a word of its complaint.
+RED_ON_STOCK = {
+    "6.12": {
+        "kunit/deferred_split": "a_held_folio_is_not_queued_nor_counted",
+        "selftests/unmap_is_not_lost": "LOST",                              # B46
+        "selftests/unmap_does_not_corrupt": "unmap_does_not_corrupt|CORRUPT|corruption|Bad page",  # B48
+    },
+}
+
+
+def said(row):
+    """All that a test and its guest said about it."""
+    text = row.get("detail") or ""
+    report = judge.Report(judge.read(row["run"], "results.log"))
+    text += "\n".join(report.tests.get(row["test"], {"out": []})["out"])
+    return text + judge.read(row["run"], "console.log")
+
+
+def check_red(rows, expected):
+    """The tests of `expected` that are not red for the expected reason: [(test, why)]."""
+    import re
+    bad = []
+    for test, words in sorted(expected.items()):
+        row = next((r for r in rows if r["test"] == test), None)
+        if row is None:
+            bad.append((test, "no verdict"))
+        elif row["verdict"] != judge.FAIL:
+            bad.append((test, "%s, must be FAIL" % row["verdict"]))
+        elif not re.search(words, said(row)):
+            bad.append((test, "FAIL, but without '%s'" % words))
+    return bad
+
+
+def compare(args, clock, show=say):
+    """Returns (stock rows, series rows, problems)."""
+    args.series = "1"
+    series, run2 = run.execute(args, clock)
+    args.series = "0"
+    stock, run1 = run.execute(args, clock)
+    wanted = {r["test"] for r in series}
+    expected = {t: w for t, w in RED_ON_STOCK[args.base].items() if t in wanted}
+    problems = ["stock: %s: %s" % b for b in check_red(stock, expected)]
+    problems += ["series: %s: %s, must be PASS" % (r["test"], r["verdict"]) for r in series
+                 if r["verdict"] != judge.PASS]
+    show(judge.table(stock + series, sys.stdout.isatty()))
+    show("case files: %s %s" % (run1, run2))
+    return stock, series, problems
+
+
+def verb():
+    args = run.run_arguments(__doc__).parse_args()
+    clock = common.Clock()
+    stock, series, problems = compare(args, clock)
+    for p in problems:
+        say("not as it must be: " + p)
+    say(clock.report())
+    say("verdict: %s" % (judge.FAIL if problems else
+                         "PASS: stock is red where it must be, the series is green"))
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    common.main(verb)

@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Bring a base's pristine kernel source into the cache and print where it is.
+
+Debian's linux-source package comes through the machine's own apt configuration,
+is checked against the version and SHA256 in scripts/sources, and is unpacked
+once. With LINUX= any tree is copied instead; the tree itself is only read.
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import common
+from common import die, say
+
+
+class Source:
+    """A pristine tree: where, what it is called, and whether it is the pinned one."""
+
+    def __init__(self, path, ident, description, pinned):
+        self.path, self.ident, self.description, self.pinned = path, ident, description, pinned
+
+
+def tree_version(path):
+    try:
+        with open(os.path.join(path, "Makefile")) as f:
+            text = f.read(4096)
+        parts = [re.search(r"^%s *=[ \t]*(.*)$" % key, text, re.M).group(1).strip()
+                 for key in ("VERSION", "PATCHLEVEL", "SUBLEVEL", "EXTRAVERSION")]
+    except (OSError, AttributeError):
+        return None
+    return "%s.%s.%s%s" % tuple(parts)
+
+
+def apt(*words):
+    return common.run(list(words), env=dict(os.environ, LC_ALL="C"))
+
+
+def apt_versions(package):
+    """The versions that apt offers, newest first, with their SHA256."""
+    out = apt("apt-cache", "show", package).stdout
+    found, version = [], None
+    for line in out.splitlines():
+        if line.startswith("Version: "):
+            version = line.split()[1]
+        elif line.startswith("SHA256: ") and version:
+            found.append((version, line.split()[1]))
+            version = None
+    return found
+
+
+def apt_update():
+    become = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    return apt(*become, "apt-get", "-q", "update")
+
+
+def download(package, version, sha256, want_pinned):
+    """Download one version of the package; returns the file."""
+    where = common.cache_dir("dl")
+    tmp = os.path.join(where, "tmp.%d" % os.getpid())
+    shutil.rmtree(tmp, ignore_errors=True)
+    os.makedirs(tmp)
+    try:
+        say("fetch: downloading %s %s" % (package, version))
+        got = common.run(["apt-get", "-q", "download", "%s=%s" % (package, version)], cwd=tmp)
+        debs = [f for f in os.listdir(tmp) if f.endswith(".deb")]
+        if got.returncode or len(debs) != 1:
+            tail = [line for line in got.stdout.splitlines() if line.startswith(("E:", "Err:"))]
+            die("cannot download %s %s (%s)" % (package, version, tail[0] if tail else "no file"),
+                "check the network, or use LINUX=/path/to/a/tree")
+        path = os.path.join(tmp, debs[0])
+        check_sum(path, sha256, package, version, want_pinned)
+        final = os.path.join(where, debs[0])
+        os.rename(path, final)
+        return final
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def check_sum(path, sha256, package, version, pinned):
+    import hashlib
+    h = hashlib.sha256()
+    with open(path, "rb") as f:
+        for block in iter(lambda: f.read(1 << 20), b""):
+            h.update(block)
+    if h.hexdigest() != sha256:
+        die("wrong checksum of %s %s: %s..., expected %s..." % (package, version,
+            h.hexdigest()[:16], sha256[:16]),
+            "nothing was kept; try again, and if it stays check scripts/sources" if pinned
+            else "nothing was kept; try again")
+
+
+def unpack(deb, package, path):
+    common.need_space(8, "unpacking and building a kernel")
+    tmp = path + ".%d.tmp" % os.getpid()
+    shutil.rmtree(tmp, ignore_errors=True)
+    os.makedirs(tmp)
+    say("fetch: unpacking %s" % os.path.basename(deb))
+    try:
+        outer = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
+        inner = subprocess.run(["tar", "-xf", "-", "-C", tmp, "./usr/src/%s.tar.xz" % package],
+                               stdin=outer.stdout)
+        outer.stdout.close()
+        if outer.wait() or inner.returncode:
+            die("cannot unpack %s" % deb, "remove it and try again")
+        tar = os.path.join(tmp, "usr/src", package + ".tar.xz")
+        if subprocess.run(["tar", "-xf", tar, "-C", tmp]).returncode:
+            die("cannot unpack %s" % tar, "is the disk full?")
+        os.unlink(tar)
+        os.rename(os.path.join(tmp, package), path)
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
+
+
+def from_debian(kernel):
+    package, version, sha256 = kernel.package, kernel.version, kernel.sha256
+    where = common.cache_dir("src")
+    pinned = True
+
+    path = os.path.join(where, "%s_%s" % (package, version))
+    if not os.path.isdir(path):
+        common.need_tool("apt-get", "apt (or use LINUX=/path/to/a/tree)")
+        deb = [os.path.join(common.cache_dir("dl"), f) for f in os.listdir(common.cache_dir("dl"))
+               if f.startswith("%s_%s" % (package, version)) and f.endswith(".deb")]
+        if deb:
+            try:
+                check_sum(deb[0], sha256, package, version, True)
+            except common.Fail:
+                os.unlink(deb[0])
+                deb = []
+        if not deb:
+            offered = apt_versions(package)
+            if version not in [v for v, _ in offered]:
+                updated = apt_update()
+                offered = apt_versions(package)
+                if not offered:
+                    last = [line for line in updated.stdout.splitlines() if line.strip()]
+                    die("apt knows no %s (%s)" % (package, last[-1] if last else "no package lists"),
+                        "check the network and apt's sources, or use LINUX=/path/to/a/tree")
+            if version not in [v for v, _ in offered]:
+                pinned = False
+                version, sha256 = offered[0]
+                say("fetch: NOTE: the pinned %s %s is gone from the archive; using %s"
+                    % (package, kernel.version, version))
+                path = os.path.join(where, "%s_%s" % (package, version))
+            deb = None if os.path.isdir(path) else [download(package, version, sha256, pinned)]
+        if deb:
+            unpack(deb[0], package, path)
+
+    description = "%s %s" % (package, version)
+    if not pinned:
+        description += " (the pinned %s is gone)" % kernel.version
+    return Source(path, common.digest(package, version, sha256)[:16], description, pinned)
+
+
+def from_tree(kernel):
+    """Copy a user's tree. Only what belongs to it: not its objects, not its .git."""
+    tree = os.path.abspath(kernel.linux)
+    version = tree_version(tree)
+    if not version or not os.path.exists(os.path.join(tree, "mm/huge_memory.c")):
+        die("LINUX=%s is not a kernel tree" % kernel.linux, "give the top of a kernel source tree")
+    common.need_space(8, "copying and building a kernel")
+
+    listing = None
+    if os.path.exists(os.path.join(tree, ".git")):
+        got = subprocess.run(["git", "-C", tree, "ls-files", "-z", "-c", "-o",
+                              "--exclude-standard"], stdout=subprocess.PIPE)
+        if got.returncode == 0:
+            listing = sorted(set(got.stdout.decode(errors="surrogateescape").split("\0")) - {""})
+    if listing is None:
+        if os.path.exists(os.path.join(tree, ".config")) or \
+           os.path.isdir(os.path.join(tree, "include/config")):
+            die("LINUX=%s was built in place, and is not a git tree: its objects would be copied"
+                % kernel.linux, "use a clean tree (make mrproper), or one that is under git")
+        listing = sorted(os.path.relpath(os.path.join(d, f), tree)
+                         for d, _, files in os.walk(tree) for f in files)
+
+    say("fetch: reading %s (%d files)" % (tree, len(listing)))
+    import hashlib
+    h = hashlib.sha256()
+    present = []
+    for rel in listing:
+        path = os.path.join(tree, rel)
+        if os.path.islink(path):
+            data = os.readlink(path).encode()
+        elif os.path.isfile(path):
+            data = common.file_bytes(path)
+        else:
+            continue            # deleted in the working tree, or a submodule
+        present.append(rel)
+        h.update(("%s %d %d:" % (rel, os.access(path, os.X_OK), len(data))).encode(
+            errors="surrogateescape"))
+        h.update(data)
+    ident = h.hexdigest()[:16]
+
+    path = os.path.join(common.cache_dir("src"), "tree_%s_%s" % (version, ident))
+    if not os.path.isdir(path):
+        tmp = path + ".%d.tmp" % os.getpid()
+        shutil.rmtree(tmp, ignore_errors=True)
+        try:
+            for rel in present:
+                to = os.path.join(tmp, rel)
+                os.makedirs(os.path.dirname(to), exist_ok=True)
+                shutil.copy2(os.path.join(tree, rel), to, follow_symlinks=False)
+            os.rename(tmp, path)
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
+    return Source(path, ident, "%s (Linux %s)" % (tree, version), True)
+
+
+def fetch(kernel):
+    """The pristine source for a kernel; brings it first if it is not in the cache."""
+    with common.lock(os.path.join(common.cache_dir(), "fetch.lock")):
+        source = from_tree(kernel) if kernel.linux else from_debian(kernel)
+    version = tree_version(source.path)
+    if not version:
+        die("%s has no kernel in it" % source.path, "remove it and try again")
+    if not version.startswith(kernel.base + "."):
+        if kernel.nr_patches or kernel.mutant:
+            say("fetch: NOTE: the tree is Linux %s, the series is for %s" % (version, kernel.base))
+    source.version = version
+    return source
+
+
+def verb():
+    args = common.kernel_arguments(__doc__).parse_args()
+    source = fetch(common.Kernel(args))
+    print(json.dumps({"path": source.path, "source": source.description, "version": source.version,
+                      "pinned": source.pinned}, indent=1))
+
+
+if __name__ == "__main__":
+    common.main(verb)

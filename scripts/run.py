@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Build a kernel, boot it, run the tests in it, and say what they found.
+
+All tests share a guest as long as they pass. After one that does not, the rest
+go on in a fresh guest: what follows a corruption is noise. Exit status 0 only if
+something passed and nothing failed, was vacuous, or could not be judged.
+"""
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+
+import boot
+import build
+import common
+import judge
+from common import TOP, die, say
+
+KEEP_RUNS = 60
+
+
+def suites():
+    found = []
+    with open(os.path.join(TOP, "scripts", "suites")) as f:
+        for line in f:
+            if line.strip() and not line.startswith("#"):
+                name, seconds, command = line.rstrip("\n").split("\t")
+                found.append((name, int(seconds), command))
+    return found
+
+
+def choose(wanted):
+    """The tests whose name contains one of the words."""
+    tests = suites()
+    words = (wanted or "").replace(",", " ").split()
+    for word in words:
+        if not any(word in t[0] for t in tests):
+            die("no test is called '%s'" % word, "TESTS is a list of: %s"
+                % " ".join(t[0] for t in tests))
+    return [t for t in tests if not words or any(w in t[0] for w in words)]
+
+
+def new_run_dir(label):
+    root = common.cache_dir("runs")
+    old = sorted(d for d in os.listdir(root) if os.path.isdir(os.path.join(root, d))
+                 and not os.path.islink(os.path.join(root, d)))
+    for name in old[:-KEEP_RUNS]:
+        shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+    for n in range(1000):
+        name = time.strftime("%Y%m%d-%H%M%S") + "-" + label + ("-%d" % n if n else "")
+        try:
+            os.mkdir(os.path.join(root, name))
+        except FileExistsError:
+            continue
+        last = os.path.join(root, "last")
+        tmp = "%s.%d" % (last, os.getpid())
+        os.symlink(name, tmp)
+        os.rename(tmp, last)
+        return os.path.join(root, name)
+    die("cannot make a run directory in %s" % root)
+
+
+def again(kernel, args):
+    """The command that repeats a run."""
+    words = ["make run", "BASE=" + kernel.base, "ARCH=" + kernel.arch, "SERIES=" + args.series]
+    if kernel.mutant:
+        words.append("MUTANT=" + kernel.mutant)
+    words.append("DEBUG=" + ",".join(kernel.debug))
+    words.append("SMP=%d MEM=%d" % (args.smp, args.mem))
+    if kernel.linux:
+        words.append("LINUX=" + os.path.abspath(kernel.linux))
+    if args.tests:
+        words.append("TESTS='%s'" % args.tests)
+    if args.det:
+        words.append("DET=1")
+    return " ".join(words)
+
+
+class Ticker:
+    """While a guest runs: which test, for how long, on a terminal only."""
+
+    def __init__(self, run, label, limit):
+        self.run, self.label, self.limit, self.shown = run, label, limit, 0
+        self.tty = sys.stdout.isatty()
+
+    def __call__(self, seconds):
+        if not self.tty or seconds - self.shown < 0.5:
+            return
+        self.shown = seconds
+        report = judge.Report(judge.read(self.run, "results.log"))
+        name = list(report.tests)[-1] if report.tests else "booting"
+        sys.stdout.write("\r\033[K%s: %s, %d s" % (self.label, name, seconds))
+        sys.stdout.flush()
+
+    def end(self):
+        if self.tty:
+            sys.stdout.write("\r\033[K")
+            sys.stdout.flush()
+
+
+def run_tests(built, tests, args, accel, run):
+    """Run the tests in as many guests as it takes; returns the judged rows."""
+    pending, rows, guest = list(tests), [], 0
+    while pending:
+        guest += 1
+        where = os.path.join(run, "guest-%d" % guest)
+        limit = 60 + sum(t[1] for t in pending)
+        ticker = Ticker(where, built.info["label"], limit)
+        boot.boot(built, where, pending, accel, args.smp, args.mem,
+                  kunit=any(t[0].startswith("kunit/") for t in pending), det=args.det,
+                  limit=limit, on_tick=ticker)
+        ticker.end()
+        found, left = judge.judge_run(where)
+        rows += found
+        judged = {r["test"] for r in found}
+        if len(left) == len(pending):
+            # Not one test began. Once more would show the same.
+            rows += [dict(found[0], test=name, verdict=judge.ERROR,
+                          detail="not run: the guest did not come up") for name in left
+                     if name not in judged]
+            break
+        pending = [t for t in pending if t[0] in left]
+    return rows
+
+
+def execute(args, clock=None, label=""):
+    """make run for one kernel: returns (rows, run directory)."""
+    clock = clock or common.Clock()
+    kernel = common.Kernel(args)
+    tests = choose(args.tests)
+    boot.check_size(args)
+    built = build.Built(kernel, clock)
+    accel = "tcg" if args.det else boot.accelerator(built)
+    clock.lap("accelerator")
+    run = new_run_dir(kernel.label)
+    common.write_atomically(os.path.join(run, "again.sh"),
+                            "#!/bin/sh\n# Run this case once more, from the top of the kit.\n" +
+                            again(kernel, args) + "\n")
+    rows = run_tests(built, tests, args, accel, run)
+    clock.lap("guests (%s)" % kernel.label)
+    if not built.info["pinned"]:
+        for row in rows:
+            row["detail"] = (row.get("detail") or "") + " [not the pinned source: %s]" \
+                % built.info["source"]
+    common.write_atomically(os.path.join(run, "results.json"), json.dumps(
+        {"kernel": built.info, "again": again(kernel, args), "rows": rows}, indent=1))
+    common.write_atomically(os.path.join(run, "results.tap"), judge.ktap(rows))
+    common.write_atomically(os.path.join(run, "results.txt"), judge.table(rows) + "\n")
+    return rows, run
+
+
+def run_arguments(description):
+    parser = common.kernel_arguments(description)
+    boot.boot_arguments(parser)
+    parser.add_argument("--tests", default=os.environ.get("TESTS") or "",
+                        help="only tests whose name contains one of these words (TESTS)")
+    return parser
+
+
+def verb():
+    args = run_arguments(__doc__).parse_args()
+    clock = common.Clock()
+    rows, run = execute(args, clock)
+    say(judge.table(rows, sys.stdout.isatty()))
+    say("case file: %s" % run)
+    say(clock.report())
+    counts = " ".join("%d %s" % (sum(r["verdict"] == v for r in rows), v) for v in
+                      (judge.PASS, judge.FAIL, judge.VACUOUS, judge.SKIP, judge.ERROR)
+                      if any(r["verdict"] == v for r in rows))
+    good = judge.good(rows)
+    say("verdict: %s (%s)" % (judge.PASS if good else judge.overall(rows), counts))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    common.main(verb)

@@ -1,0 +1,305 @@
+#!/usr/bin/env python3
+"""The judge's own tests: every way to be wrong is planted, and must be seen."""
+import json
+import os
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
+import judge  # noqa: E402
+
+RELEASE = "6.12.117-splitq-series-01234567"
+BOOT = "[    0.000000] Linux version " + RELEASE + "\n[    2.0] Run /init as init process\n"
+KTAP = ["TAP version 13", "1..1", "# Starting 1 tests from 1 test cases.",
+        "# x.c:1:t:window w entered=3 completed=3 blocked=0", "ok 1 a.t", "# Totals: pass:1 fail:0"]
+KUNIT = ["KTAP version 1", "1..1", "    KTAP version 1", "    # Subtest: deferred_split",
+         "    1..2", "    ok 1 first", "        KTAP version 1", "        # Subtest: second",
+         "        ok 1 1 folios", "        ok 2 30 folios",
+         "    # second: pass:2 fail:0 skip:0 total:2", "    ok 2 second",
+         "# deferred_split: pass:2 fail:0 skip:0 total:2",
+         "# Totals: pass:3 fail:0 skip:0 total:3", "ok 1 deferred_split"]
+
+# One line of every kind of splat, as 6.12 and 7.x print it on x86 and arm64.
+SPLATS = {
+    "6.12 warning": "WARNING: CPU: 1 PID: 55 at mm/huge_memory.c:3785 deferred_split_folio+0x1/0x2",
+    "7.x warning": "WARNING: mm/huge_memory.c:4528 at __folio_unqueue_deferred_split+0x1/0x2, "
+                   "CPU#1: a/55",
+    "kernel bug": "kernel BUG at include/linux/mm.h:1134!",
+    "null pointer": "BUG: kernel NULL pointer dereference, address: 0000000000000008",
+    "page fault": "BUG: unable to handle page fault for address: dead000000000108",
+    "oops": "Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",
+    "arm64 oops": "Internal error: Oops - BUG: 00000000f2000800 [#1] PREEMPT SMP",
+    "arm64 fault": "Unable to handle kernel paging request at virtual address dead000000000108",
+    "gp fault": "general protection fault, probably for non-canonical address 0xdead000000000108",
+    "panic": "Kernel panic - not syncing: Fatal exception",
+    "list del": "list_del corruption. prev->next should be ffff888, but was ffff999. (prev=ffff777)",
+    "list add": "list_add corruption. next->prev should be prev (ffff), but was fffe. (next=fffd).",
+    "list double add": "list_add double add: new=ffff888, prev=ffff888, next=ffff999.",
+    "bad page state": "BUG: Bad page state in process a  pfn:12345",
+    "bad page map": "BUG: Bad page map in process a  pte:123 pmd:456",
+    "page dump": "page dumped because: on deferred list",
+    "hung task": "INFO: task a:55 blocked for more than 120 seconds.",
+    "rcu stall": "rcu: INFO: rcu_preempt self-detected stall on CPU",
+    "rcu expedited": "rcu: INFO: rcu_preempt detected expedited stalls on CPUs/tasks: { 1-... }",
+    "soft lockup": "watchdog: BUG: soft lockup - CPU#1 stuck for 22s! [a:55]",
+    "hard lockup": "watchdog: Watchdog detected hard LOCKUP on cpu 1",
+    "circular lock": "WARNING: possible circular locking dependency detected",
+    "irq lock": "WARNING: inconsistent lock state",
+    "suspicious rcu": "WARNING: suspicious RCU usage",
+    "sleeping": "BUG: sleeping function called from invalid context at mm/x.c:1",
+    "atomic": "BUG: scheduling while atomic: a/55/0x00000002",
+    "kasan": "BUG: KASAN: slab-use-after-free in deferred_split_scan+0x1/0x2",
+    "kcsan": "BUG: KCSAN: data-race in a / b",
+    "ubsan": "UBSAN: array-index-out-of-bounds in mm/x.c:1:2",
+    "kmemleak": "kmemleak: 3 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
+    "refcount": "refcount_t: underflow; use-after-free.",
+    "x86 trace": "Call Trace:",
+    "arm64 trace": "Call trace:",
+}
+# What must not be taken for one.
+HARMLESS = [
+    "Kernel command line: console=ttyS0 panic=-1 oops=panic nokaslr",
+    "splitq: loading out-of-tree module taints kernel.",
+    "Warning: unable to open an initial console.",
+    "rcu: RCU lockdep checking is enabled.",
+    "rcu: \tRCU callback double-/use-after-free debug is enabled.",
+    "ACPI BIOS Warning (bug): something",
+    "# a_scan_ends: EXPECTATION FAILED at mm/tests/deferred_split_kunit.c:300",
+    "debug: BUG_ON is a macro",
+]
+
+
+class Case:
+    """A guest's run directory, healthy until a test spoils it."""
+
+    def __init__(self, test="selftests/t", out=None, kunit=False):
+        self.test = test
+        self.meta = {"release": RELEASE, "tests": [test], "base": "6.12", "label": "series",
+                     "series": True, "arch": "x86_64", "accel": "tcg", "cpus": 2,
+                     "ended": "exit", "qemu_status": 0}
+        self.release = RELEASE
+        self.out = list(KTAP if out is None else out)
+        self.end = "exit=0 secs=1.00 tainted=4096"
+        self.console = [BOOT, "[    3.0] splitq: begin %s" % test, "[    4.0] reboot: Power down"]
+        self.bye = True
+        self.edit = None        # changes the lines of results.log
+
+    def judge(self):
+        with tempfile.TemporaryDirectory() as run:
+            lines = ["hello release=%s machine=x86_64 cpus=2" % self.release,
+                     "begin %s" % self.test]
+            lines += ["out %s %s" % (self.test, line) for line in self.out]
+            if self.end:
+                lines.append("end %s %s" % (self.test, self.end))
+            if self.bye and self.end:
+                lines.append("bye tests=1 tainted=0")
+            lines = ["%d %s" % (i, line) for i, line in enumerate(lines, 1)]
+            if self.edit:
+                lines = self.edit(lines)
+            with open(os.path.join(run, "results.log"), "w") as f:
+                f.write("".join(line + "\n" for line in lines))
+            with open(os.path.join(run, "console.log"), "w") as f:
+                f.write("\n".join(self.console) + "\n")
+            if self.meta is not None:
+                with open(os.path.join(run, "meta.json"), "w") as f:
+                    json.dump(self.meta, f)
+            return judge.judge_run(run)
+
+
+class JudgeTest(unittest.TestCase):
+    def expect(self, case, verdict, words=""):
+        rows, _ = case.judge()
+        self.assertEqual(judge.overall(rows), verdict, rows)
+        self.assertEqual(judge.good(rows), verdict == judge.PASS, rows)
+        self.assertIn(words, " ".join(r["detail"] for r in rows))
+        return rows
+
+    def test_healthy_kselftest_passes(self):
+        rows = self.expect(Case(), judge.PASS)
+        self.assertEqual(rows[0]["windows"]["w"]["entered"], 3)
+
+    def test_healthy_kunit_passes(self):
+        rows = self.expect(Case("kunit/deferred_split", KUNIT), judge.PASS)
+        self.assertEqual(rows[0]["counts"]["ok"], 3)
+
+    def test_every_splat_is_seen(self):
+        for name, line in SPLATS.items():
+            with self.subTest(name):
+                case = Case()
+                case.console.insert(2, "[    3.5] " + line)
+                self.expect(case, judge.FAIL, "splat")
+
+    def test_splat_with_carriage_returns_and_escapes(self):
+        case = Case()
+        case.console.insert(2, "\x1b[31m[    3.5] list_del corruption. prev->next\x1b[m\r")
+        self.expect(case, judge.FAIL, "list_del corruption")
+
+    def test_splat_at_boot_is_seen(self):
+        case = Case()
+        case.console.insert(1, "[    1.5] " + SPLATS["6.12 warning"])
+        self.expect(case, judge.FAIL, "splat")
+
+    def test_splat_at_boot_belongs_to_a_builtin_suite(self):
+        case = Case("kunit/deferred_split", KUNIT)
+        case.console.insert(1, "[    1.5] " + SPLATS["list add"])
+        rows = self.expect(case, judge.FAIL, "splat")
+        self.assertEqual([r["test"] for r in rows], ["kunit/deferred_split"])
+
+    def test_harmless_lines_pass(self):
+        for line in HARMLESS:
+            with self.subTest(line):
+                case = Case()
+                case.console.insert(2, "[    3.5] " + line)
+                self.expect(case, judge.PASS)
+
+    def test_failed_kselftest(self):
+        case = Case(out=["1..1", "not ok 1 a.t"])
+        case.end = "exit=1 secs=1.00 tainted=0"
+        self.expect(case, judge.FAIL, "not ok: a.t")
+
+    def test_failure_with_exit_status_0(self):
+        self.expect(Case(out=["1..1", "not ok 1 a.t"]), judge.FAIL)
+
+    def test_exit_status_without_a_failed_line(self):
+        case = Case()
+        case.end = "exit=1 secs=1.00 tainted=0"
+        self.expect(case, judge.FAIL, "exit status 1")
+
+    def test_failed_kunit_case(self):
+        out = [line.replace("ok 2 30 folios", "not ok 2 30 folios") for line in KUNIT]
+        self.expect(Case("kunit/deferred_split", out), judge.FAIL, "30 folios")
+
+    def test_failed_kunit_suite_line_alone(self):
+        out = [line.replace("ok 1 deferred_split", "not ok 1 deferred_split") for line in KUNIT]
+        self.expect(Case("kunit/deferred_split", out), judge.FAIL)
+
+    def test_vacuous_is_not_a_pass(self):
+        self.expect(Case(out=["1..1", "ok 1 a.t # SKIP VACUOUS: never held"]), judge.VACUOUS)
+
+    def test_window_entered_0_times_is_not_a_pass(self):
+        out = [line.replace("entered=3", "entered=0") for line in KTAP]
+        self.expect(Case(out=out), judge.VACUOUS, "never entered")
+
+    def test_skip_is_not_a_pass(self):
+        self.expect(Case(out=["1..1", "ok 1 a.t # SKIP needs two CPUs"]), judge.SKIP, "two CPUs")
+
+    def test_skip_by_exit_status(self):
+        case = Case(out=["needs root"])
+        case.end = "exit=4 secs=0.01 tainted=0"
+        self.expect(case, judge.SKIP, "root")
+
+    def test_zero_tests(self):
+        self.expect(Case(out=["TAP version 13", "1..0"]), judge.ERROR, "zero tests")
+        self.expect(Case(out=[]), judge.ERROR, "zero tests")
+
+    def test_zero_tests_asked_for(self):
+        case = Case()
+        case.meta["tests"] = []
+        self.expect(case, judge.ERROR, "zero tests")
+
+    def test_fewer_tests_than_planned(self):
+        self.expect(Case(out=["1..2", "ok 1 a.t"]), judge.ERROR, "1 of 2")
+
+    def test_wrong_kernel(self):
+        case = Case()
+        case.release = "6.12.117-splitq-stock-01234567"
+        self.expect(case, judge.ERROR, "wrong kernel")
+
+    def test_silent_guest(self):
+        case = Case()
+        case.edit = lambda lines: []
+        self.expect(case, judge.ERROR, "never heard of")
+
+    def test_guest_that_panics_at_boot(self):
+        case = Case()
+        case.edit = lambda lines: []
+        case.console = [BOOT, "[    1.0] Kernel panic - not syncing: VFS: no root"]
+        self.expect(case, judge.FAIL, "panic")
+
+    def test_guest_lost_in_a_test(self):
+        case = Case()
+        case.end = None
+        self.expect(case, judge.ERROR, "lost")
+
+    def test_guest_lost_with_a_splat(self):
+        case = Case()
+        case.end = None
+        case.console.insert(2, "[    3.5] " + SPLATS["kernel bug"])
+        self.expect(case, judge.FAIL, "kernel BUG")
+
+    def test_guest_lost_after_the_last_test(self):
+        case = Case()
+        case.bye = False
+        self.expect(case, judge.ERROR, "lost after")
+
+    def test_lost_line(self):
+        case = Case()
+        case.edit = lambda lines: lines[:3] + lines[4:]
+        self.expect(case, judge.ERROR, "not whole")
+
+    def test_garbled_line(self):
+        case = Case()
+        case.edit = lambda lines: lines[:3] + ["\x00\x00garbage"] + lines[3:]
+        self.expect(case, judge.ERROR, "not whole")
+
+    def test_dropped_console_messages(self):
+        case = Case()
+        case.console.insert(2, "[    3.5] ** 57 printk messages dropped **")
+        self.expect(case, judge.ERROR, "lost messages")
+
+    def test_taint_without_a_splat(self):
+        case = Case()
+        case.end = "exit=0 secs=1.00 tainted=%d" % (1 << 9 | 1 << 12)
+        self.expect(case, judge.FAIL, "warned")
+
+    def test_harmless_taint(self):
+        case = Case()
+        case.end = "exit=0 secs=1.00 tainted=%d" % (1 << 12 | 1 << 13 | 1 << 18)
+        self.expect(case, judge.PASS)
+
+    def test_timeout_is_no_progress(self):
+        case = Case()
+        case.end = "timeout secs=120.00 tainted=0"
+        self.expect(case, judge.FAIL, "no progress")
+        case.end = "stuck secs=125.00 tainted=0"
+        self.expect(case, judge.FAIL, "no progress")
+
+    def test_signal(self):
+        case = Case()
+        case.end = "signal=11 secs=1.00 tainted=0"
+        self.expect(case, judge.FAIL, "signal 11")
+
+    def test_missing_program(self):
+        case = Case(out=["cannot run /selftests/x: No such file or directory"])
+        case.end = "exit=127 secs=0.00 tainted=0"
+        self.expect(case, judge.ERROR, "could not be started")
+
+    def test_no_meta(self):
+        case = Case()
+        case.meta = None
+        self.expect(case, judge.ERROR, "meta.json")
+
+    def test_test_that_never_began_is_pending(self):
+        case = Case()
+        case.meta["tests"].append("selftests/u")
+        rows, pending = case.judge()
+        self.assertEqual(pending, ["selftests/u"])
+
+    def test_nothing_is_not_good(self):
+        self.assertFalse(judge.good([]))
+        self.assertEqual(judge.overall([]), judge.ERROR)
+
+    def test_ktap_and_table_show_every_row(self):
+        rows, _ = Case().judge()
+        rows.append(dict(rows[0], test="selftests/u", verdict=judge.VACUOUS, detail="why"))
+        text = judge.ktap(rows)
+        self.assertIn("1..2", text)
+        self.assertIn("ok 1 selftests/t", text)
+        self.assertIn("not ok 2 selftests/u", text)
+        self.assertIn("6.12 series x86_64 tcg 2 vCPUs", judge.table(rows))
+        self.assertIn("entered 3", judge.table(rows))
+
+
+if __name__ == "__main__":
+    unittest.main()

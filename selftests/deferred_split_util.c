@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "deferred_split_util.h"
+
+#define THP_DIR		"/sys/kernel/mm/transparent_hugepage/"
+#define SHRINKER_DIR	"/sys/kernel/debug/shrinker/"
+#define CGROUP_DIR	"/sys/fs/cgroup/"
+
+static int read_file(const char *path, char *buf, size_t size)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	n = read(fd, buf, size - 1);
+	close(fd);
+	if (n < 0)
+		return -EIO;
+	buf[n] = '\0';
+	return n;
+}
+
+static int write_file(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, strlen(text)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+static long read_number(const char *path)
+{
+	char buf[64];
+
+	return read_file(path, buf, sizeof(buf)) > 0 ? strtol(buf, NULL, 0) : -1;
+}
+
+size_t ds_thp_size(void)
+{
+	static long size;
+
+	if (!size)
+		size = read_number(THP_DIR "hpage_pmd_size");
+	return size > 0 ? size : 0;
+}
+
+/* The directory of the shrinker; its number depends on the boot. */
+static const char *shrinker_dir(void)
+{
+	static char path[300];
+	struct dirent *d;
+	DIR *dir;
+
+	if (path[0])
+		return path;
+	dir = opendir(SHRINKER_DIR);
+	while (dir && (d = readdir(dir)))
+		if (!strncmp(d->d_name, "thp-deferred_split", 18))
+			snprintf(path, sizeof(path), SHRINKER_DIR "%s/", d->d_name);
+	if (dir)
+		closedir(dir);
+	return path[0] ? path : NULL;
+}
+
+const char *ds_unusable(void)
+{
+	if (geteuid())
+		return "must be root";
+	if (!ds_thp_size())
+		return "no CONFIG_TRANSPARENT_HUGEPAGE";
+	if (access(SHRINKER_DIR, F_OK))
+		return "no " SHRINKER_DIR ": CONFIG_SHRINKER_DEBUG, and debugfs mounted?";
+	if (!shrinker_dir())
+		return "no deferred split shrinker";
+	if (ds_thp_stat("nr_anon_partially_mapped") < 0)
+		return "no nr_anon_partially_mapped: kernel before 6.12?";
+	return NULL;
+}
+
+static struct {
+	const char *path, *value;
+	char old[64];
+} knobs[] = {
+	{ THP_DIR "enabled", "madvise" },
+	{ THP_DIR "defrag", "madvise" },
+	{ THP_DIR "shrink_underused", "1" },
+};
+
+#define NR_KNOBS (sizeof(knobs) / sizeof(knobs[0]))
+
+const char *ds_knobs_set(void)
+{
+	static bool registered;
+	size_t i;
+
+	if (!registered)
+		atexit(ds_knobs_restore);
+	registered = true;
+	for (i = 0; i < NR_KNOBS; i++) {
+		char buf[64], *open_bracket;
+
+		if (read_file(knobs[i].path, buf, sizeof(buf)) <= 0)
+			return knobs[i].path;
+		open_bracket = strchr(buf, '[');
+		/* "always [madvise] never", or just the value */
+		strcpy(knobs[i].old, open_bracket ? open_bracket + 1 : buf);
+		knobs[i].old[strcspn(knobs[i].old, "]\n")] = '\0';
+		if (write_file(knobs[i].path, knobs[i].value))
+			return knobs[i].path;
+	}
+	return NULL;
+}
+
+void ds_knobs_restore(void)
+{
+	size_t i;
+
+	for (i = 0; i < NR_KNOBS; i++) {
+		if (knobs[i].old[0])
+			write_file(knobs[i].path, knobs[i].old);
+		knobs[i].old[0] = '\0';
+	}
+}
+
+long ds_thp_stat(const char *name)
+{
+	char path[256];
+
+	snprintf(path, sizeof(path), THP_DIR "hugepages-%zukB/stats/%s", ds_thp_size() / 1024,
+		 name);
+	return read_number(path);
+}
+
+long ds_vmstat(const char *name)
+{
+	size_t len = strlen(name);
+	char line[128];
+	long value = -1;
+	FILE *f = fopen("/proc/vmstat", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (!strncmp(line, name, len) && line[len] == ' ')
+			value = atol(line + len);
+	if (f)
+		fclose(f);
+	return value;
+}
+
+void ds_memcg_create(struct ds_memcg *memcg)
+{
+	struct stat st;
+
+	write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
+	snprintf(memcg->dir, sizeof(memcg->dir), CGROUP_DIR "deferred_split.%d/", getpid());
+	if (!mkdir(memcg->dir, 0755)) {
+		char path[300];
+
+		snprintf(path, sizeof(path), "%smemory.current", memcg->dir);
+		if (!access(path, F_OK) && !stat(memcg->dir, &st)) {
+			memcg->ino = st.st_ino;
+			return;
+		}
+		rmdir(memcg->dir);
+	}
+	memcg->dir[0] = '\0';
+	memcg->ino = !stat(CGROUP_DIR, &st) && st.st_ino ? st.st_ino : 1;
+}
+
+bool ds_memcg_enter(const struct ds_memcg *memcg)
+{
+	char path[300];
+
+	if (!memcg->dir[0])
+		return true;
+	snprintf(path, sizeof(path), "%scgroup.procs", memcg->dir);
+	return !write_file(path, "0");
+}
+
+void ds_memcg_remove(struct ds_memcg *memcg)
+{
+	int tries;
+
+	/* A process that was waited for may still be leaving its cgroup. */
+	for (tries = 0; memcg->dir[0] && tries < 100; tries++) {
+		if (!rmdir(memcg->dir))
+			memcg->dir[0] = '\0';
+		else
+			usleep(10000);
+	}
+}
+
+int ds_scan(const struct ds_memcg *memcg, int nid, unsigned long nr)
+{
+	char path[320], line[64];
+
+	snprintf(path, sizeof(path), "%sscan", shrinker_dir());
+	snprintf(line, sizeof(line), "%lu %d %lu", memcg->ino, nid, nr);
+	return write_file(path, line);
+}
+
+long ds_count(const struct ds_memcg *memcg)
+{
+	char path[320], line[256];
+	long count = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%scount", shrinker_dir());
+	f = fopen(path, "re");
+	if (!f)
+		return -1;
+	/* "INODE NODE0 NODE1 ...", only memcgs with something queued */
+	while (fgets(line, sizeof(line), f)) {
+		char *p = line;
+
+		if (strtoul(p, &p, 10) != memcg->ino)
+			continue;
+		/* 6.12: a memcg has one queue, which is shown once per node. */
+		count = strtol(p, &p, 10);
+	}
+	fclose(f);
+	return count;
+}
+
+char *ds_map_thp(void)
+{
+	size_t size = ds_thp_size();
+	char *map, *thp;
+
+	map = mmap(NULL, 2 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (map == MAP_FAILED)
+		return NULL;
+	thp = (char *)(((uintptr_t)map + size - 1) & ~(size - 1));
+	if (thp > map)
+		munmap(map, thp - map);
+	if (map + size > thp)
+		munmap(thp + size, map + size - thp);
+	madvise(thp, size, MADV_HUGEPAGE);
+	thp[0] = 1;
+	if (ds_is_thp(thp))
+		return thp;
+	munmap(thp, size);
+	return NULL;
+}
+
+bool ds_is_thp(const void *addr)
+{
+	uint64_t entry = 0, flags = 0;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	off_t page = (uintptr_t)addr / sysconf(_SC_PAGESIZE);
+
+	if (fd < 0 || pread(fd, &entry, 8, page * 8) != 8)
+		entry = 0;
+	close(fd);
+	if (!(entry >> 63))
+		return false;
+	fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || pread(fd, &flags, 8, (entry & ((1ULL << 55) - 1)) * 8) != 8)
+		flags = 0;
+	close(fd);
+	return flags >> 22 & 1;		/* KPF_THP */
+}
+
+bool ds_pin_to_cpu(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	return !sched_setaffinity(0, sizeof(set), &set);
+}
+
+double ds_now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec + ts.tv_nsec / 1e9;
+}
+
+bool ds_have_module(void)
+{
+	return !access(DS_SPLITQ "pause", W_OK);
+}
+
+int ds_pause_arm(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms)
+{
+	char line[256];
+
+	snprintf(line, sizeof(line), "%s+0x%x pid=%d hold_ms=%u", symbol, offset, pid, hold_ms);
+	return write_file(DS_SPLITQ "pause", line);
+}
+
+enum ds_pause ds_pause_state(void)
+{
+	static const char * const names[] = { "off", "armed", "held", "released", "expired" };
+	char buf[512], state[32];
+	unsigned int i;
+
+	if (read_file(DS_SPLITQ "pause", buf, sizeof(buf)) > 0 &&
+	    sscanf(buf, "state=%31s", state) == 1)
+		for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+			if (!strcmp(state, names[i]))
+				return i;
+	return DS_OFF;
+}
+
+void ds_pause_release(void)
+{
+	write_file(DS_SPLITQ "release", "1");
+}
+
+void ds_pause_off(void)
+{
+	write_file(DS_SPLITQ "pause", "off");
+}
+
+int ds_folio(pid_t pid, const void *addr, struct ds_folio *folio)
+{
+	int fd = open(DS_SPLITQ "folio", O_RDWR | O_CLOEXEC);
+	char buf[256];
+	int err = 0;
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	snprintf(buf, sizeof(buf), "%d %lx", pid, (unsigned long)addr);
+	if (write(fd, buf, strlen(buf)) < 0) {
+		err = -errno;
+		close(fd);
+		return err;
+	}
+	n = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	if (n <= 0)
+		return -EIO;
+	buf[n] = '\0';
+	if (sscanf(buf, "pfn=%lx order=%d refs=%d mapcount=%d anon=%d locked=%d partially_mapped=%d list=%15s nid=%d",
+		   &folio->pfn, &folio->order, &folio->refs, &folio->mapcount, &folio->anon,
+		   &folio->locked, &folio->partially_mapped, folio->list, &folio->nid) != 9)
+		return -EPROTO;
+	return 0;
+}
