@@ -123,8 +123,10 @@ static ssize_t folio_query_read(struct file *file, char __user *ubuf, size_t len
 
 static int folio_query_open(struct inode *inode, struct file *file)
 {
-	file->private_data = kzalloc(sizeof(struct folio_query), GFP_KERNEL);
-	return file->private_data ? 0 : -ENOMEM;
+	struct folio_query *q = kzalloc(sizeof(*q), GFP_KERNEL);
+
+	file->private_data = q;
+	return q ? 0 : -ENOMEM;
 }
 
 static int folio_query_release(struct inode *inode, struct file *file)

@@ -88,12 +88,14 @@ static int pause_pre_handler(struct kprobe *kp, struct pt_regs *regs)
 	atomic_cmpxchg(&pause_state, PAUSE_HELD, PAUSE_EXPIRED);
 	return 0;
 }
+
 NOKPROBE_SYMBOL(pause_pre_handler);
 
 /* A probe with a post-handler is never turned into a jump. */
 static void pause_post_handler(struct kprobe *kp, struct pt_regs *regs, unsigned long flags)
 {
 }
+
 NOKPROBE_SYMBOL(pause_post_handler);
 
 static void pause_disarm(void)

@@ -124,14 +124,27 @@ static long partially_mapped(void)
 	return sum;
 }
 
-/* The queue's list, its count, and what we expect, all say the same. */
-#define EXPECT_QUEUED(test, ctx, n) do {					\
-	KUNIT_EXPECT_EQ(test, queue_count(ctx), (ctx)->queued + (n));		\
-	KUNIT_EXPECT_EQ(test, queue_walk(ctx), (long)((ctx)->queued + (n)));	\
-} while (0)
+static void expect_queued(struct kunit *test, long n, int line)
+{
+	struct ds_context *ctx = test->priv;
 
-#define EXPECT_PARTIALLY_MAPPED(test, ctx, n)					\
-	KUNIT_EXPECT_EQ(test, partially_mapped(), (ctx)->partially_mapped + (n))
+	KUNIT_EXPECT_EQ_MSG(test, queue_count(ctx), ctx->queued + n,
+			    "line %d: the queue's count", line);
+	KUNIT_EXPECT_EQ_MSG(test, queue_walk(ctx), (long)ctx->queued + n,
+			    "line %d: folios on the queue's list", line);
+}
+
+static void expect_partially_mapped(struct kunit *test, long n, int line)
+{
+	struct ds_context *ctx = test->priv;
+
+	KUNIT_EXPECT_EQ_MSG(test, partially_mapped(), ctx->partially_mapped + n,
+			    "line %d: nr_anon_partially_mapped", line);
+}
+
+/* The queue's list, its count, and what we expect, all say the same. */
+#define EXPECT_QUEUED(test, n)		expect_queued(test, n, __LINE__)
+#define EXPECT_PARTIALLY_MAPPED(test, n) expect_partially_mapped(test, n, __LINE__)
 
 /* A folio that nobody maps, charged as user memory is, so that it may be queued. */
 static struct folio *new_folio(struct kunit *test, unsigned int order)
@@ -201,8 +214,8 @@ static void a_queued_folio_is_counted(struct kunit *test)
 	deferred_split_folio(folio, true);
 	KUNIT_EXPECT_FALSE(test, list_empty(&folio->_deferred_list));
 	KUNIT_EXPECT_TRUE(test, folio_test_partially_mapped(folio));
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 }
 
 static void a_folio_queued_twice_is_counted_once(struct kunit *test)
@@ -213,8 +226,8 @@ static void a_folio_queued_twice_is_counted_once(struct kunit *test)
 	deferred_split_folio(folio, false);
 	deferred_split_folio(folio, true);
 	deferred_split_folio(folio, true);
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 }
 
 static void a_folio_of_order_1_is_not_queued(struct kunit *test)
@@ -222,8 +235,8 @@ static void a_folio_of_order_1_is_not_queued(struct kunit *test)
 	struct ds_context *ctx = test->priv;
 
 	deferred_split_folio(new_folio(test, 1), true);
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 }
 
 static void freeing_a_queued_folio_takes_it_off(struct kunit *test)
@@ -232,10 +245,10 @@ static void freeing_a_queued_folio_takes_it_off(struct kunit *test)
 
 	deferred_split_folio(new_folio(test, SMALL_ORDER), true);
 	deferred_split_folio(new_folio(test, PMD_ORDER), true);
-	EXPECT_QUEUED(test, ctx, 2);
+	EXPECT_QUEUED(test, 2);
 	put_folios(ctx);
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 }
 
 static void a_locked_folio_is_put_back(struct kunit *test)
@@ -249,8 +262,8 @@ static void a_locked_folio_is_put_back(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, list_empty(&folio->_deferred_list));
 	KUNIT_EXPECT_TRUE(test, folio_test_partially_mapped(folio));
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 }
 
 static void a_folio_that_does_not_split_is_put_back(struct kunit *test)
@@ -263,8 +276,8 @@ static void a_folio_that_does_not_split_is_put_back(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, queue_scan(ctx, 1), 0UL);
 	KUNIT_EXPECT_FALSE(test, folio_test_locked(folio));
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 }
 
 static void a_used_folio_is_dropped(struct kunit *test)
@@ -275,15 +288,15 @@ static void a_used_folio_is_dropped(struct kunit *test)
 	/* With this no THP counts as underused. */
 	khugepaged_max_ptes_none = HPAGE_PMD_NR - 1;
 	deferred_split_folio(folio, false);
-	EXPECT_QUEUED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
 	KUNIT_EXPECT_EQ(test, queue_scan(ctx, 1), ctx->queued ? 0UL : SHRINK_STOP);
 	KUNIT_EXPECT_TRUE(test, list_empty(&folio->_deferred_list));
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
-	EXPECT_QUEUED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
 
 	/* It may be queued again. */
 	deferred_split_folio(folio, true);
-	EXPECT_QUEUED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
 }
 
 static void a_scan_takes_no_more_than_it_is_asked_to(struct kunit *test)
@@ -299,7 +312,7 @@ static void a_scan_takes_no_more_than_it_is_asked_to(struct kunit *test)
 		KUNIT_ASSERT_TRUE(test, folio_trylock(ctx->folios[i]));
 	}
 	queue_scan(ctx, 10);
-	EXPECT_QUEUED(test, ctx, 40);
+	EXPECT_QUEUED(test, 40);
 	/* The ten from the head are behind the others now, which kept their places. */
 	for (i = 0; i < 40; i++) {
 		position = queue_position(ctx, ctx->folios[i]);
@@ -331,15 +344,15 @@ static void no_folio_is_lost_or_counted_twice(struct kunit *test)
 		if (i % 3)
 			KUNIT_ASSERT_TRUE(test, folio_trylock(ctx->folios[i]));
 	}
-	EXPECT_QUEUED(test, ctx, n);
+	EXPECT_QUEUED(test, n);
 	queue_scan(ctx, ctx->queued + n);
-	EXPECT_QUEUED(test, ctx, n);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, n);
+	EXPECT_QUEUED(test, n);
+	EXPECT_PARTIALLY_MAPPED(test, n);
 	for (i = 0; i < n; i++)
 		KUNIT_EXPECT_EQ(test, folio_ref_count(ctx->folios[i]), 1);
 	put_folios(ctx);
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 }
 
 /* A scan in a thread of its own, so that it may block, or never end. */
@@ -387,11 +400,13 @@ static bool scan_end(struct scan_thread *scan)
 
 static void a_scan_ends_though_everything_comes_back(struct kunit *test)
 {
+	struct folio *folio;
 	int i;
 
 	for (i = 0; i < 3; i++) {
-		deferred_split_folio(new_folio(test, SMALL_ORDER), true);
-		KUNIT_ASSERT_TRUE(test, folio_trylock(((struct ds_context *)test->priv)->folios[i]));
+		folio = new_folio(test, SMALL_ORDER);
+		deferred_split_folio(folio, true);
+		KUNIT_ASSERT_TRUE(test, folio_trylock(folio));
 	}
 	KUNIT_EXPECT_TRUE_MSG(test, scan_end(scan_start(test, 1UL << 40)),
 			      "the scan of three folios does not end");
@@ -490,13 +505,13 @@ static void a_partially_mapped_thp_is_split(struct kunit *test)
 
 	map_thp(test, &thp);
 	zap_unlocked(&thp, zap_half);
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 	folio_put(thp.folio);
 
 	KUNIT_EXPECT_EQ(test, queue_scan(ctx, ctx->queued + 1), 1UL);
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 	zap_unlocked(&thp, zap_rest);
 }
 
@@ -509,13 +524,13 @@ static void a_pinned_thp_is_put_back(struct kunit *test)
 	zap_unlocked(&thp, zap_half);
 	KUNIT_EXPECT_EQ(test, queue_scan(ctx, ctx->queued + 1), 0UL);
 	KUNIT_EXPECT_EQ(test, folio_order(thp.folio), (unsigned int)PMD_ORDER);
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 
 	folio_put(thp.folio);
 	KUNIT_EXPECT_EQ(test, queue_scan(ctx, ctx->queued + 1), 1UL);
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 	zap_unlocked(&thp, zap_rest);
 }
 
@@ -527,21 +542,21 @@ static void a_held_folio_is_not_queued_nor_counted(struct kunit *test)
 
 	map_thp(test, &thp);
 	zap_unlocked(&thp, zap_half);
-	EXPECT_QUEUED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
 
 	scan = hold_in_scan(test, &thp);
 	KUNIT_EXPECT_TRUE(test, list_empty(&thp.folio->_deferred_list));
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 	let_scan_go_on(test, &thp, scan);
 
 	/* We have a reference: it was not split. */
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 	folio_put(thp.folio);
 	zap_unlocked(&thp, zap_rest);
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 }
 
 static void a_held_folio_can_be_freed(struct kunit *test)
@@ -557,8 +572,8 @@ static void a_held_folio_can_be_freed(struct kunit *test)
 	zap_rest(&thp);
 	folio_put(thp.folio);
 	let_scan_go_on(test, &thp, scan);
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 }
 
 static void a_held_folio_unmapped_meanwhile_is_queued_once(struct kunit *test)
@@ -570,23 +585,23 @@ static void a_held_folio_unmapped_meanwhile_is_queued_once(struct kunit *test)
 	/* Queued at fault; all of it is zero, so it is underused, so it is split. */
 	khugepaged_max_ptes_none = 0;
 	map_thp(test, &thp);
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 
 	scan = hold_in_scan(test, &thp);
 	zap_half(&thp);
 	KUNIT_EXPECT_FALSE(test, list_empty(&thp.folio->_deferred_list));
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 	/* We have a reference: the split fails, and the scan puts it back, or not. */
 	let_scan_go_on(test, &thp, scan);
-	EXPECT_QUEUED(test, ctx, 1);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 
 	folio_put(thp.folio);
 	KUNIT_EXPECT_EQ(test, queue_scan(ctx, ctx->queued + 1), 1UL);
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 	zap_unlocked(&thp, zap_rest);
 }
 
@@ -600,12 +615,12 @@ static void a_held_folio_unmapped_meanwhile_is_split(struct kunit *test)
 	map_thp(test, &thp);
 	scan = hold_in_scan(test, &thp);
 	zap_half(&thp);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
 	/* On the queue again, and nobody but the scan has a reference: it splits. */
 	folio_put(thp.folio);
 	let_scan_go_on(test, &thp, scan);
-	EXPECT_QUEUED(test, ctx, 0);
-	EXPECT_PARTIALLY_MAPPED(test, ctx, 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 	zap_unlocked(&thp, zap_rest);
 }
 

@@ -11,6 +11,7 @@ import sys
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SCRIPTS = os.path.join(TOP, "scripts")
 DEBUG_DEFAULT = "lockdep,list,vm"
 
 # One place for what differs between architectures.

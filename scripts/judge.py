@@ -190,16 +190,15 @@ def windows(lines):
 
 
 def complaints(lines):
-    """What a failed test said itself, shortened for the table."""
+    """What a failed kselftest said itself, shortened for the table."""
     for line in lines:
-        m = re.search(r"\b(LOST|CORRUPT|STUCK|LEAK): .*", line)
+        m = re.search(r"\b(?:LOST|CORRUPT|STUCK|LEAK): .*", line)
         if m:
-            point = re.search(r"(\S+\+0x[0-9a-f]+): ", line)
+            point = re.search(r"([\w.]+\+0x[0-9a-f]+): ", line)
             return (point.group(1) + ": " if point else "") + m.group(0)
     for line in lines:
-        m = re.search(r"# \S+: EXPECTATION FAILED at (\S+)", line) or \
-            re.search(r"# (\S+:\d+:\S+:.*)", line)
-        if m and "window" not in line:
+        m = re.match(r"# (\S+\.c:\d+:\w+:.*)", line)
+        if m and not re.search(r"\bwindow \S+ \w+=|SEED=", line):
             return m.group(1)
     return None
 

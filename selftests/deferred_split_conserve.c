@@ -34,11 +34,19 @@
 
 /* What the workers did, so that a quiet run is not taken for a good one. */
 struct work {
-	volatile int stop;
-	volatile int finish;
-	volatile int stopped;
+	int stop, finish, stopped;
 	long maps, partial_unmaps, frees, forks, migrations, scans;
 };
+
+static int read_int(const int *p)
+{
+	return __atomic_load_n(p, __ATOMIC_ACQUIRE);
+}
+
+static void write_int(int *p, int value)
+{
+	__atomic_store_n(p, value, __ATOMIC_RELEASE);
+}
 
 static unsigned int seed_now(void)
 {
@@ -93,7 +101,7 @@ static void worker(struct work *work, const struct ds_memcg *memcg, unsigned int
 	if (!ds_memcg_enter(memcg))
 		_exit(1);
 
-	while (!work->stop) {
+	while (!read_int(&work->stop)) {
 		unsigned int r = rand_r(&seed);
 		char **thp = &thps[r % NR_THPS];
 
@@ -140,7 +148,7 @@ static void worker(struct work *work, const struct ds_memcg *memcg, unsigned int
 			madvise(thps[i] + size / 2, size / 2, MADV_DONTNEED);
 	}
 	__atomic_add_fetch(&work->stopped, 1, __ATOMIC_RELAXED);
-	while (!work->finish)
+	while (!read_int(&work->finish))
 		usleep(1000);
 	_exit(0);
 }
@@ -149,7 +157,7 @@ static void scanner(struct work *work, const struct ds_memcg *memcg, int cpu)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	ds_pin_to_cpu(cpu);
-	while (!work->stop) {
+	while (!read_int(&work->stop)) {
 		int nid;
 
 		for (nid = 0; nid < nr_nodes(); nid++)
@@ -234,18 +242,18 @@ TEST_F_TIMEOUT(conserve, what_is_queued_is_split_or_freed, 120)
 	}
 	for (end = ds_now() + seconds; ds_now() < end;)
 		usleep(10000);
-	work->stop = 1;
+	write_int(&work->stop, 1);
 	ASSERT_EQ(self->pids[NR_WORKERS], waitpid(self->pids[NR_WORKERS], &status, 0));
 	self->pids[NR_WORKERS] = 0;
-	for (i = 0; work->stopped < NR_WORKERS && i < 2000; i++)
+	for (i = 0; read_int(&work->stopped) < NR_WORKERS && i < 2000; i++)
 		usleep(10000);
-	ASSERT_EQ(NR_WORKERS, work->stopped) TH_LOG("the workers do not come to an end");
+	ASSERT_EQ(NR_WORKERS, read_int(&work->stopped)) TH_LOG("the workers do not come to an end");
 
 	/* Everything that is queued can still be split. */
 	EXPECT_EQ(self->partially_mapped, settle(&self->memcg, self->partially_mapped))
 		TH_LOG("partially mapped THPs are left that no scan splits");
 
-	work->finish = 1;
+	write_int(&work->finish, 1);
 	for (i = 0; i < NR_WORKERS; i++) {
 		ASSERT_EQ(self->pids[i], waitpid(self->pids[i], &status, 0));
 		self->pids[i] = 0;
@@ -258,9 +266,9 @@ TEST_F_TIMEOUT(conserve, what_is_queued_is_split_or_freed, 120)
 
 	split = ds_thp_stat("split") - split;
 	deferred = ds_thp_stat("split_deferred") - deferred;
-	TH_LOG("window conserve entered=%ld maps=%ld partial_unmaps=%ld frees=%ld forks=%ld migrations=%ld scans=%ld deferred=%ld split=%ld",
-	       split, work->maps, work->partial_unmaps, work->frees, work->forks,
-	       work->migrations, work->scans, deferred, split);
+	TH_LOG("window conserve entered=%ld deferred=%ld scans=%ld maps=%ld frees=%ld forks=%ld",
+	       split, deferred, work->scans, work->maps, work->frees, work->forks);
+	TH_LOG("partial_unmaps=%ld migrations=%ld", work->partial_unmaps, work->migrations);
 	if (!work->partial_unmaps || !work->frees || !work->scans || !split || !deferred ||
 	    (!work->migrations && nr_nodes() > 1))
 		SKIP(return, "VACUOUS: one of the counters above is 0");

@@ -358,8 +358,8 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *se
 
 	if (!tally->red++)
 		snprintf(tally->first_red, sizeof(tally->first_red),
-			 "%s+0x%x: %s; order=%d partially_mapped=%d list=%s, nr_anon_partially_mapped %ld -> %ld",
-			 symbol->name, offset, what, after.order, after.partially_mapped, after.list,
+			 "%s+0x%x: %s; order=%d list=%s, nr_anon_partially_mapped %ld -> %ld",
+			 symbol->name, offset, what, after.order, after.list,
 			 self->partially_mapped, ds_thp_stat("nr_anon_partially_mapped"));
 	self->partially_mapped = ds_thp_stat("nr_anon_partially_mapped");
 	return true;

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "kselftest.h"
 #include "deferred_split_util.h"
 
 #define THP_DIR		"/sys/kernel/mm/transparent_hugepage/"
@@ -105,7 +106,7 @@ static struct {
 	{ THP_DIR "shrink_underused", "1" },
 };
 
-#define NR_KNOBS (sizeof(knobs) / sizeof(knobs[0]))
+#define NR_KNOBS ARRAY_SIZE(knobs)
 
 const char *ds_knobs_set(void)
 {
@@ -116,14 +117,15 @@ const char *ds_knobs_set(void)
 		atexit(ds_knobs_restore);
 	registered = true;
 	for (i = 0; i < NR_KNOBS; i++) {
-		char buf[64], *open_bracket;
+		char buf[64], *value;
 
 		if (read_file(knobs[i].path, buf, sizeof(buf)) <= 0)
 			return knobs[i].path;
-		open_bracket = strchr(buf, '[');
 		/* "always [madvise] never", or just the value */
-		strcpy(knobs[i].old, open_bracket ? open_bracket + 1 : buf);
-		knobs[i].old[strcspn(knobs[i].old, "]\n")] = '\0';
+		value = strchr(buf, '[');
+		value = value ? value + 1 : buf;
+		value[strcspn(value, "]\n")] = '\0';
+		snprintf(knobs[i].old, sizeof(knobs[i].old), "%s", value);
 		if (write_file(knobs[i].path, knobs[i].value))
 			return knobs[i].path;
 	}
@@ -317,7 +319,7 @@ enum ds_pause ds_pause_state(void)
 
 	if (read_file(DS_SPLITQ "pause", buf, sizeof(buf)) > 0 &&
 	    sscanf(buf, "state=%31s", state) == 1)
-		for (i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		for (i = 0; i < ARRAY_SIZE(names); i++)
 			if (!strcmp(state, names[i]))
 				return i;
 	return DS_OFF;
@@ -353,7 +355,8 @@ int ds_folio(pid_t pid, const void *addr, struct ds_folio *folio)
 	if (n <= 0)
 		return -EIO;
 	buf[n] = '\0';
-	if (sscanf(buf, "pfn=%lx order=%d refs=%d mapcount=%d anon=%d locked=%d partially_mapped=%d list=%15s nid=%d",
+	if (sscanf(buf, "pfn=%lx order=%d refs=%d mapcount=%d anon=%d locked=%d "
+		   "partially_mapped=%d list=%15s nid=%d",
 		   &folio->pfn, &folio->order, &folio->refs, &folio->mapcount, &folio->anon,
 		   &folio->locked, &folio->partially_mapped, folio->list, &folio->nid) != 9)
 		return -EPROTO;

@@ -42,6 +42,7 @@
 #include <unistd.h>
 
 #define PORT_NAME	"splitq.results"
+#define PORTS_DIR	"/sys/class/virtio-ports"
 #define KUNIT_DIR	"/sys/kernel/debug/kunit"
 #define BEAT_SECONDS	2
 #define KSFT_SKIP	4
@@ -127,10 +128,10 @@ static void open_port(void)
 
 	/* The driver announces a port when the host has named it: a moment later. */
 	for (tries = 0; tries < 200 && !port; tries++) {
-		DIR *dir = opendir("/sys/class/virtio-ports");
+		DIR *dir = opendir(PORTS_DIR);
 
 		while (dir && !port && (d = readdir(dir))) {
-			snprintf(path, sizeof(path), "/sys/class/virtio-ports/%s/name", d->d_name);
+			snprintf(path, sizeof(path), PORTS_DIR "/%s/name", d->d_name);
 			if (d->d_name[0] == '.' || !read_line(path, name, sizeof(name)) ||
 			    strcmp(name, PORT_NAME))
 				continue;
@@ -143,7 +144,7 @@ static void open_port(void)
 			usleep(10000);
 	}
 	if (!port)
-		fprintf(stderr, "init: no virtio port named " PORT_NAME ": nothing can be reported\n");
+		fprintf(stderr, "init: no virtio port " PORT_NAME ": nothing can be reported\n");
 }
 
 /* zram0 as swap; the header is the one that mkswap would write. */
@@ -245,7 +246,8 @@ static bool run_test(const char *name, double seconds, char *command)
 
 	report("begin %s", name);
 	/* So that a splat on the console can be told to be this test's. */
-	if (dprintf(kmsg, "<5>splitq: begin %s\n", name) < 0)
+	snprintf(line, sizeof(line), "<5>splitq: begin %s\n", name);
+	if (write(kmsg, line, strlen(line)) < 0)
 		report("note cannot write to /dev/kmsg: %s", strerror(errno));
 	if (!strcmp(command, "@shell")) {
 		pid = fork();

@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Run the KUnit suite by the kernel's own tools/testing/kunit/kunit.py.
+
+In a tree of its own, with the suite's .kunitconfig and two vCPUs. It is the
+command that the README prints for any tree with the series; here the tree is
+prepared and kept in the cache.
+"""
+import os
+import re
+import subprocess
+import sys
+
+import common
+import fetch
+import prepare
+from common import say
+
+
+def kunit(kernel, source, show=True):
+    """Returns kunit.py's exit status and its output."""
+    key = common.digest("kunit", kernel.arch)
+    name = "slot-%s-%s-%s.lock" % (source.ident, kernel.arch, key[:12])
+    with common.lock(os.path.join(common.cache_dir(), name)):
+        tree = prepare.prepare(kernel, source, key)
+        command = [sys.executable, "tools/testing/kunit/kunit.py", "run",
+                   "--arch=" + kernel.arch, "--kunitconfig=mm/tests",
+                   "--build_dir=obj", "--jobs=%d" % common.jobs(), "--timeout=600",
+                   "--qemu_args=-smp 2"]
+        if subprocess.run(["which", "ccache"], stdout=subprocess.DEVNULL).returncode == 0:
+            command.append("--make_options=CC=ccache gcc")
+        say("kunit: in %s: %s" % (tree, " ".join(command[1:])))
+        env = common.clean_env()
+        env["CCACHE_DIR"] = common.cache_dir("ccache")
+        p = subprocess.Popen(command, cwd=tree, env=env, stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True, errors="replace")
+        lines = []
+        try:
+            for line in p.stdout:
+                lines.append(line)
+                if show:
+                    sys.stdout.write(line)
+                    sys.stdout.flush()
+            p.wait()
+        except BaseException:
+            p.terminate()
+            p.wait()
+            raise
+    text = "".join(lines)
+    # kunit.py is content with zero tests of ours; we are not.
+    m = re.search(r"Testing complete. Ran (\d+) tests: passed: (\d+)", text)
+    if p.returncode == 0 and (not m or m.group(2) == "0"):
+        return 1, text + "\nkunit: no test passed\n"
+    return p.returncode, text
+
+
+def verb():
+    args = common.kernel_arguments(__doc__).parse_args()
+    kernel = common.Kernel(args)
+    status, text = kunit(kernel, fetch.fetch(kernel))
+    if text.endswith("no test passed\n"):
+        say("kunit: no test passed")
+    return 1 if status else 0
+
+
+if __name__ == "__main__":
+    common.main(verb)

@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Write the complete series, tests included, as git format-patch does.
+
+The patches of patches/<base>/ are applied with git am to the files they touch,
+then the KUnit suite and the kselftests are added as two more patches. The
+directory that it writes can be given to git am in a kernel tree. Nobody signs a
+patch off for somebody else: who sends it adds that with git am -s.
+"""
+import os
+import shutil
+import subprocess
+import sys
+
+import common
+import fetch
+import prepare
+from common import die, say
+
+KUNIT_MESSAGE = """mm/thp: add KUnit tests of the deferred split queue
+
+The rules of the queue as unit tests: a folio is on its queue if and only
+if its _deferred_list is not empty, the count is the number of folios on
+it, and what the shrinker has in its hands comes back, is split, or is
+seen freed.
+
+The suite drives the queue through the shrinker's own callbacks and real
+mappings, so it needs no hooks. The held_folio cases stop a scan in the
+middle of split_folio() by holding the anon_vma lock.
+
+Run it with
+
+  tools/testing/kunit/kunit.py run --arch=x86_64 --kunitconfig=mm/tests \\
+	--qemu_args="-smp 2"
+"""
+
+SELFTEST_MESSAGE = """selftests/mm: add tests of the THP deferred split queue
+
+deferred_split_conserve runs partial unmaps, frees, forks and migrations
+against the shrinker, and checks that counters balance afterwards and that
+everything queued can still be split.
+
+deferred_split_unmap holds the shrinker at each of its instructions in
+turn, and unmaps half of the THP that it has in its hands on another CPU.
+It needs a module that can hold a CPU, and skips without it.
+"""
+
+
+def git(tree, *words, **kwargs):
+    env = dict(os.environ, GIT_CONFIG_NOSYSTEM="1", LC_ALL="C")
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        env.pop(name, None)
+    return subprocess.run(["git", "-C", tree] + list(words), env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, **kwargs)
+
+
+def must(tree, *words):
+    got = git(tree, *words)
+    if got.returncode:
+        die("git %s failed: %s" % (words[0], got.stdout.strip().split("\n")[0]))
+    return got.stdout
+
+
+def write_series(kernel, source, out):
+    """Apply everything in a scratch repository and export it; returns the file names."""
+    # Applied once without git first: that names patch, file and hunk.
+    prepare.check_applies(kernel, source)
+    tree = os.path.join(common.cache_dir(), "series.%d" % os.getpid())
+    stage = tree + ".stage"
+    for path in (tree, stage):
+        shutil.rmtree(path, ignore_errors=True)
+        os.makedirs(path)
+    try:
+        names = prepare.stage_all(kernel, source, stage)
+        must(tree, "init", "-q")
+        # Whoever runs this is the author of the two test patches.
+        if git(tree, "config", "user.email").returncode:
+            must(tree, "config", "user.email", "splitq@localhost")
+            must(tree, "config", "user.name", "splitq")
+        for name in names:
+            pristine = os.path.join(source.path, name)
+            if os.path.exists(pristine):
+                os.makedirs(os.path.dirname(os.path.join(tree, name)), exist_ok=True)
+                shutil.copy(pristine, os.path.join(tree, name))
+        must(tree, "add", "-A", "-f")
+        must(tree, "commit", "-q", "-m", source.description)
+        must(tree, "tag", "base")
+        must(tree, "am", "-q", *kernel.patches)
+
+        def add(message, prefix_ok):
+            for name in sorted(names):
+                if not prefix_ok(name) or not os.path.exists(os.path.join(stage, name)):
+                    continue
+                os.makedirs(os.path.dirname(os.path.join(tree, name)), exist_ok=True)
+                shutil.copy(os.path.join(stage, name), os.path.join(tree, name))
+            must(tree, "add", "-A", "-f")
+            must(tree, "commit", "-q", "-m", message)
+
+        selftest = prepare.SELFTEST_DIR + "/"
+        add(KUNIT_MESSAGE, lambda n: not n.startswith(selftest))
+        add(SELFTEST_MESSAGE, lambda n: n.startswith(selftest))
+
+        tmp = out + ".%d.tmp" % os.getpid()
+        shutil.rmtree(tmp, ignore_errors=True)
+        must(tree, "format-patch", "-q", "--no-signature", "--zero-commit", "-o", tmp, "base..HEAD")
+        cover = os.path.join(common.patch_dir(kernel.base), "0000-cover-letter.txt")
+        if os.path.exists(cover):
+            shutil.copy(cover, tmp)
+        shutil.rmtree(out, ignore_errors=True)
+        os.rename(tmp, out)
+        return sorted(os.listdir(out))
+    finally:
+        shutil.rmtree(tree, ignore_errors=True)
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def verb():
+    parser = common.kernel_arguments(__doc__)
+    parser.add_argument("--out", default=os.environ.get("OUT"),
+                        help="the directory to write (OUT, series-BASE)")
+    args = parser.parse_args()
+    kernel = common.Kernel(args)
+    out = os.path.abspath(args.out or "series-" + kernel.base)
+    if os.path.exists(out) and any(not f.endswith((".patch", ".txt")) for f in os.listdir(out)):
+        die("%s holds something else" % out, "give another OUT=")
+    for name in write_series(kernel, fetch.fetch(kernel), out):
+        say(os.path.join(os.path.relpath(out), name))
+    return 0
+
+
+if __name__ == "__main__":
+    common.main(verb)

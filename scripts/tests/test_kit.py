@@ -1,0 +1,511 @@
+#!/usr/bin/env python3
+"""The verbs' own tests: what a user can get wrong is planted, on a tree of a few files.
+
+No network, no kernel build, no QEMU: programs of the system are replaced by stubs
+on PATH where a failure of theirs is planted.
+"""
+import contextlib
+import io
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+import types
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SCRIPTS = os.path.dirname(HERE)
+sys.path.insert(0, SCRIPTS)
+import boot  # noqa: E402
+import common  # noqa: E402
+import configure  # noqa: E402
+import fetch  # noqa: E402
+import initramfs  # noqa: E402
+import judge  # noqa: E402
+import prepare  # noqa: E402
+
+MAKEFILE = "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 117\nEXTRAVERSION =\n"
+SOURCE = "".join("line %d\n" % i for i in range(1, 61))
+
+
+def patch_text(name, old, new, context):
+    return ("From: A <a@b>\nSubject: %s\n\n---\n--- a/mm/huge_memory.c\n+++ b/mm/huge_memory.c\n"
+            "@@ -%d,3 +%d,3 @@\n line %d\n-%s\n+%s\n line %d\n"
+            % (name, context, context, context, old, new, context + 2))
+
+
+class Sandbox(unittest.TestCase):
+    """A cache, a pristine tree of a few files, and a directory of stubs, all temporary."""
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="splitq-test-")
+        self.addCleanup(shutil.rmtree, self.dir, True)
+        self.saved = dict(os.environ)
+        self.addCleanup(self.restore_env)
+        os.environ["SPLITQ_CACHE"] = os.path.join(self.dir, "cache")
+        self.tree = os.path.join(self.dir, "tree")
+        self.make_tree(self.tree)
+        self.bin = os.path.join(self.dir, "bin")
+        os.mkdir(self.bin)
+
+    def restore_env(self):
+        os.environ.clear()
+        os.environ.update(self.saved)
+
+    def make_tree(self, where):
+        for name, text in (("Makefile", MAKEFILE), ("mm/huge_memory.c", SOURCE),
+                           ("mm/Makefile", "obj-y += huge_memory.o\n"),
+                           ("mm/Kconfig.debug", "config X\n")):
+            path = os.path.join(where, name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            with open(path, "w") as f:
+                f.write(text)
+
+    def write(self, name, text):
+        path = os.path.join(self.dir, name)
+        with open(path, "w") as f:
+            f.write(text)
+        return path
+
+    def stub(self, name, body):
+        path = os.path.join(self.bin, name)
+        with open(path, "w") as f:
+            f.write("#!/bin/sh\n" + body)
+        os.chmod(path, 0o755)
+        os.environ["PATH"] = self.bin + ":" + self.saved["PATH"]
+
+    def kernel(self, **kwargs):
+        args = dict(base="6.12", arch="x86_64", series="0", mutant=None, debug="", linux=None)
+        args.update(kwargs)
+        return common.Kernel(types.SimpleNamespace(**args))
+
+    def source(self):
+        return fetch.Source(self.tree, "0123456789abcdef", "a tree", True)
+
+    def fails(self, words, function, *args):
+        with self.assertRaises(common.Fail) as caught, contextlib.redirect_stdout(io.StringIO()):
+            function(*args)
+        text = str(caught.exception)
+        self.assertNotIn("\n", text)
+        for word in words:
+            self.assertIn(word, text)
+        return text
+
+
+class Arguments(Sandbox):
+    def test_bad_values_name_the_mend(self):
+        for change, words in (({"base": "5.4"}, ["5.4", "6.12"]),
+                              ({"arch": "vax"}, ["vax", "x86_64"]),
+                              ({"debug": "list,lokdep"}, ["lokdep", "lockdep"]),
+                              ({"series": "2"}, ["SERIES=2", "first-N"]),
+                              ({"series": "0", "mutant": "B22"}, ["SERIES=1"])):
+            with self.subTest(change):
+                self.fails(words, lambda: self.kernel(**change))
+
+    def test_unknown_mutant(self):
+        self.fails(["B99", "B22"], lambda: self.kernel(series="1", mutant="B99").patches)
+
+    def test_verbs_exit_2_with_one_line(self):
+        for verb in ("run.py", "build.py", "prepare.py", "fetch.py", "boot.py", "series.py"):
+            got = subprocess.run([os.path.join(SCRIPTS, verb), "--base", "5.4"],
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            self.assertEqual(got.returncode, 2, verb)
+            self.assertEqual(got.stdout, "")
+            self.assertEqual(len(got.stderr.strip().split("\n")), 1, got.stderr)
+
+    def test_every_verb_has_usage(self):
+        for name in sorted(os.listdir(SCRIPTS)):
+            path = os.path.join(SCRIPTS, name)
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                got = subprocess.run([path, "-h"], stdout=subprocess.PIPE,
+                                     stderr=subprocess.STDOUT, text=True)
+                self.assertEqual(got.returncode, 0, name)
+                self.assertTrue(got.stdout.strip(), name)
+
+    def test_cache_that_cannot_be_made(self):
+        os.environ["SPLITQ_CACHE"] = os.path.join(self.write("file", ""), "x")
+        self.fails(["SPLITQ_CACHE"], common.cache_dir)
+
+    def test_too_little_disk(self):
+        self.fails(["GiB", "SPLITQ_CACHE"], common.need_space, 10**6, "a kernel")
+
+    def test_missing_tool(self):
+        self.fails(["no-such-tool", "setup.sh"], common.need_tool, "no-such-tool", "a-package")
+
+    def test_too_little_memory(self):
+        self.fails(["MEM=512"], boot.check_size, types.SimpleNamespace(smp=2, mem=512))
+
+
+class Fetch(Sandbox):
+    """The real flow, with a package of our own and stubs for apt."""
+
+    def setUp(self):
+        super().setUp()
+        # A package as Debian's is: one compressed tree in /usr/src.
+        top = os.path.join(self.dir, "package")
+        self.make_tree(os.path.join(self.dir, "linux-source-6.12"))
+        os.makedirs(os.path.join(top, "usr/src"))
+        os.makedirs(os.path.join(top, "DEBIAN"))
+        subprocess.run(["tar", "-cJf", os.path.join(top, "usr/src/linux-source-6.12.tar.xz"), "-C",
+                        self.dir, "linux-source-6.12"], check=True)
+        with open(os.path.join(top, "DEBIAN/control"), "w") as f:
+            f.write("Package: linux-source-6.12\nVersion: 6.12.117-1~t1\nArchitecture: all\n"
+                    "Maintainer: a <a@b>\nDescription: x\n")
+        self.deb = os.path.join(self.dir, "linux-source-6.12_6.12.117-1~t1_all.deb")
+        subprocess.run(["dpkg-deb", "-b", top, self.deb], check=True, stdout=subprocess.DEVNULL)
+        import hashlib
+        self.sum = hashlib.sha256(common.file_bytes(self.deb)).hexdigest()
+        self.pinned = self.kernel()
+        self.pinned.version, self.pinned.sha256 = "6.12.117-1~t1", self.sum
+        self.real_need = common.need_space
+        common.need_space = lambda gib, what: None
+        self.addCleanup(setattr, common, "need_space", self.real_need)
+
+    def apt(self, versions, download=True):
+        shown = "".join("Version: %s\nSHA256: %s\n\n" % v for v in versions)
+        self.write("shown", shown)
+        self.stub("apt-cache", "cat %s/shown\n" % self.dir)
+        self.stub("apt-get", "case \"$*\" in *download*) %s ;; *) echo 'E: no route'; exit 100 ;; "
+                  "esac\n" % ("cp %s ." % self.deb if download else
+                              "echo 'E: Failed to fetch'; exit 100"))
+        self.stub("sudo", "shift; exec \"$@\"\n")
+
+    def cached(self, where):
+        path = os.path.join(os.environ["SPLITQ_CACHE"], where)
+        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+
+    def get(self, kernel):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            source = fetch.fetch(kernel)
+        return source, out.getvalue()
+
+    def test_pinned_version(self):
+        self.apt([("6.12.117-1~t1", self.sum)])
+        source, _ = self.get(self.pinned)
+        self.assertTrue(source.pinned)
+        self.assertEqual(source.version, "6.12.117")
+        # and once more without any apt
+        self.apt([], download=False)
+        again, said = self.get(self.pinned)
+        self.assertEqual((again.path, said), (source.path, ""))
+
+    def test_wrong_checksum(self):
+        self.apt([("6.12.117-1~t1", self.sum)])
+        self.pinned.sha256 = "0" * 64
+        self.fails(["wrong checksum", "nothing was kept"], fetch.fetch, self.pinned)
+        self.assertEqual((self.cached("dl"), self.cached("src")), ([], []))
+
+    def test_damaged_download_in_the_cache(self):
+        self.apt([("6.12.117-1~t1", self.sum)])
+        with open(os.path.join(common.cache_dir("dl"), os.path.basename(self.deb)), "w") as f:
+            f.write("cut off")
+        source, _ = self.get(self.pinned)
+        self.assertTrue(os.path.exists(os.path.join(source.path, "mm/huge_memory.c")))
+
+    def test_pinned_version_is_gone(self):
+        self.apt([("6.12.117-1~t1", self.sum)])
+        self.pinned.version = "6.12.99-1"
+        source, said = self.get(self.pinned)
+        self.assertFalse(source.pinned)
+        self.assertIn("NOTE", said)
+        self.assertIn("gone", source.description)
+
+    def test_no_package_lists_and_no_network(self):
+        self.apt([])
+        self.fails(["no linux-source-6.12", "no route", "network", "LINUX="], fetch.fetch,
+                   self.pinned)
+
+    def test_no_network(self):
+        self.apt([("6.12.117-1~t1", self.sum)], download=False)
+        self.fails(["Failed to fetch", "network"], fetch.fetch, self.pinned)
+        self.assertEqual((self.cached("dl"), self.cached("src")), ([], []))
+
+    def test_users_tree_is_only_read(self):
+        for with_git in (False, True):
+            with self.subTest(git=with_git):
+                if with_git:
+                    env = dict(os.environ, GIT_CONFIG_GLOBAL="/dev/null")
+                    for words in (["init", "-q"], ["add", "-A"],
+                                  ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"]):
+                        subprocess.run(["git", "-C", self.tree] + words, check=True, env=env)
+                    # An object that git does not track must not come along.
+                    with open(os.path.join(self.tree, ".gitignore"), "w") as f:
+                        f.write("*.o\n")
+                    with open(os.path.join(self.tree, "mm/x.o"), "w") as f:
+                        f.write("object")
+                before = common.digest_files(self.tree)
+                kernel = self.kernel(linux=self.tree)
+                source, _ = self.get(kernel)
+                stage = os.path.join(self.dir, "stage")
+                shutil.rmtree(stage, True)
+                os.mkdir(stage)
+                work = prepare.slot_tree(source, "k" * 12, "x86_64")
+                prepare.sync(source, stage, prepare.stage_all(kernel, source, stage), work)
+                self.assertEqual(common.digest_files(self.tree), before)
+                self.assertTrue(os.path.exists(os.path.join(work, "mm/tests/.kunitconfig")))
+                self.assertFalse(os.path.exists(os.path.join(work, "mm/x.o")))
+
+    def test_changed_tree_is_another_source(self):
+        kernel = self.kernel(linux=self.tree)
+        first, _ = self.get(kernel)
+        with open(os.path.join(self.tree, "mm/huge_memory.c"), "a") as f:
+            f.write("more\n")
+        second, _ = self.get(kernel)
+        self.assertNotEqual(first.ident, second.ident)
+
+    def test_not_a_kernel_tree(self):
+        self.fails(["not a kernel tree"], fetch.fetch, self.kernel(linux=self.dir))
+
+    def test_tree_built_in_place(self):
+        self.write("tree/.config", "")
+        self.fails(["built in place", "mrproper"], fetch.fetch, self.kernel(linux=self.tree))
+
+
+class Prepare(Sandbox):
+    def setUp(self):
+        super().setUp()
+        self.one = self.write("0001-one.patch", patch_text("one", "line 11", "LINE 11", 10))
+        self.two = self.write("0002-two.patch", patch_text("two", "line 31", "LINE 31", 30))
+        self.bad = self.write("0003-bad.patch", patch_text("bad", "line 21", "LINE 21", 20) +
+                              "@@ -40,3 +40,3 @@\n line 40\n-line XX\n+LINE 41\n line 42\n")
+
+    def patched(self, patches):
+        return types.SimpleNamespace(patches=patches)
+
+    def tree_with(self, patches):
+        stage = os.path.join(self.dir, "stage")
+        shutil.rmtree(stage, True)
+        os.mkdir(stage)
+        work = prepare.slot_tree(self.source(), "k" * 12, "x86_64")
+        names = prepare.stage_all(self.patched(patches), self.source(), stage)
+        replaced = prepare.sync(self.source(), stage, names, work)
+        return work, replaced
+
+    def text(self, tree):
+        with open(os.path.join(tree, "mm/huge_memory.c")) as f:
+            return f.read()
+
+    def test_series_and_back(self):
+        pristine = common.digest_files(self.tree)
+        work, _ = self.tree_with([self.one, self.two])
+        self.assertIn("LINE 31", self.text(work))
+        work, replaced = self.tree_with([self.one])
+        self.assertIn("LINE 11", self.text(work))
+        self.assertNotIn("LINE 31", self.text(work))
+        self.assertEqual(replaced, ["mm/huge_memory.c"])
+        work, replaced = self.tree_with([])
+        self.assertEqual(self.text(work), SOURCE)
+        work, replaced = self.tree_with([])
+        self.assertEqual(replaced, [])
+        # hard links notwithstanding
+        self.assertEqual(common.digest_files(self.tree), pristine)
+
+    def test_failing_patch_names_file_and_hunk_and_changes_nothing(self):
+        work, _ = self.tree_with([self.one])
+        before = common.digest_files(work)
+        self.fails(["0003-bad.patch", "mm/huge_memory.c", "hunk #2", "nothing was changed"],
+                   self.tree_with, [self.one, self.bad])
+        self.assertEqual(common.digest_files(work), before)
+
+    def test_no_fuzz(self):
+        fuzzy = self.write("0004-fuzzy.patch",
+                           patch_text("f", "line 11", "LINE 11", 10).replace(" line 12", " line 1x"))
+        self.fails(["0004-fuzzy.patch", "hunk #1"], self.tree_with, [fuzzy])
+
+    def test_already_patched_tree(self):
+        with open(os.path.join(self.tree, "mm/huge_memory.c"), "w") as f:
+            f.write(SOURCE.replace("line 11", "LINE 11").replace("line 31", "LINE 31"))
+        self.fails(["already has 0001-one.patch", "SERIES=0"], self.tree_with, [self.one, self.two])
+
+    def test_patch_of_a_file_that_is_not_there(self):
+        text = patch_text("x", "a", "b", 1).replace("mm/huge_memory.c", "mm/no_such.c")
+        self.fails(["0005-x.patch", "no_such.c"], self.tree_with, [self.write("0005-x.patch", text)])
+
+    def test_tests_are_copied_in(self):
+        work, _ = self.tree_with([])
+        with open(os.path.join(work, "mm/Makefile")) as f:
+            self.assertIn("deferred_split_kunit.o", f.read())
+        for name in ("mm/tests/deferred_split_kunit.c",
+                     "tools/testing/selftests/mm/deferred_split/Makefile"):
+            self.assertTrue(os.path.exists(os.path.join(work, name)), name)
+
+
+class Configure(Sandbox):
+    def test_symbol_that_did_not_stick_is_named(self):
+        fragment = self.write("f.config", "CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\n")
+        config = self.write(".config", "CONFIG_A=y\n# CONFIG_B is not set\n")
+        self.fails(["CONFIG_B", "not set", "did not stick"], configure.verify, config, [fragment])
+        config = self.write(".config", "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=m\n")
+        self.fails(["CONFIG_C is m"], configure.verify, config, [fragment])
+        config = self.write(".config", "CONFIG_A=y\nCONFIG_B=y\n")
+        configure.verify(config, [fragment])
+
+    def test_later_fragment_wins(self):
+        one = self.write("1.config", "CONFIG_A=y\n")
+        two = self.write("2.config", "# CONFIG_A is not set\n")
+        configure.verify(self.write(".config", ""), [one, two])
+
+    def test_bad_line_is_named(self):
+        fragment = self.write("f.config", "CONFIG_A=y\nCONFIG_B y\n")
+        self.fails(["f.config:2"], configure.wanted, [fragment])
+
+
+class Boot(Sandbox):
+    """A QEMU that does not end: a stub that ignores SIGTERM."""
+
+    HANGS = "case \"$1\" in --version) echo stub; exit ;; esac\ntrap '' TERM\necho $$ > %s/pid\nwhile :; do sleep 0.1; done\n"
+
+    def setUp(self):
+        super().setUp()
+        self.stub("qemu-system-x86_64", self.HANGS % self.dir)
+        self.run_dir = os.path.join(self.dir, "run")
+        self.built = types.SimpleNamespace(
+            kernel=types.SimpleNamespace(arch="x86_64"), dir=self.dir, module=None, selftests=None,
+            init=self.write("init", "x"), image=self.write("image", "x"),
+            info={"release": "r", "base": "6.12", "label": "l", "series": True, "source": "s",
+                  "pinned": True, "debug": []})
+        self.write("config", "x")
+
+    def pid(self):
+        for _ in range(100):
+            try:
+                with open(os.path.join(self.dir, "pid")) as f:
+                    return int(f.read())
+            except (OSError, ValueError):
+                time.sleep(0.05)
+        self.fail("the stub did not start")
+
+    def gone(self, pid):
+        for _ in range(100):
+            try:
+                with open("/proc/%d/stat" % pid) as f:
+                    if f.read().split(")")[1].split()[0] == "Z":
+                        return True
+            except OSError:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def with_limits(self, **limits):
+        for name, value in limits.items():
+            self.addCleanup(setattr, boot, name, getattr(boot, name))
+            setattr(boot, name, value)
+
+    def test_silent_guest_is_ended(self):
+        self.with_limits(BOOT_SECONDS=1)
+        how = boot.boot(self.built, self.run_dir, [("a", 1, "x")], "tcg")
+        self.assertEqual(how, "hung")
+        self.assertTrue(self.gone(self.pid()))
+        rows, _ = judge.judge_run(self.run_dir)
+        self.assertEqual(judge.overall(rows), judge.ERROR)
+
+    def test_endless_guest_is_ended(self):
+        self.stub("qemu-system-x86_64", "echo $$ > %s/pid\nwhile :; do echo x >> %s/console.log; "
+                  "sleep 0.1; done\n" % (self.dir, self.run_dir))
+        how = boot.boot(self.built, self.run_dir, [("a", 1, "x")], "tcg", limit=2)
+        self.assertEqual(how, "late")
+        self.assertTrue(self.gone(self.pid()))
+
+    def run_in_child(self, end):
+        """boot() in a process of its own, which is then ended in the given way."""
+        code = ("import sys, types; sys.path.insert(0, %r); import boot, common\n"
+                "b = types.SimpleNamespace(kernel=types.SimpleNamespace(arch='x86_64'), dir=%r,"
+                " module=None, selftests=None, init=%r, image=%r, info=%r)\n"
+                "common.main(lambda: boot.boot(b, %r, [('a', 1, 'x')], 'tcg'))\n"
+                % (SCRIPTS, self.dir, self.built.init, self.built.image, self.built.info,
+                   self.run_dir))
+        child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        pid = self.pid()
+        child.send_signal(end)
+        child.wait(30)
+        return pid
+
+    def test_interrupt_leaves_no_qemu(self):
+        self.assertTrue(self.gone(self.run_in_child(signal.SIGINT)))
+
+    def test_kill_leaves_no_qemu(self):
+        self.assertTrue(self.gone(self.run_in_child(signal.SIGKILL)))
+
+    def test_case_file_is_complete(self):
+        self.stub("qemu-system-x86_64", "exit 0\n")
+        boot.boot(self.built, self.run_dir, [("a", 1, "x")], "tcg")
+        for name in ("config", "image", "initrd.gz", "qemu.sh", "meta.json"):
+            self.assertTrue(os.path.exists(os.path.join(self.run_dir, name)), name)
+
+    def test_kvm_that_hangs_ends_in_tcg_with_one_line(self):
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            self.skipTest("no /dev/kvm here")
+        self.with_limits(PROBE_SECONDS=1)
+        os.environ["ACCEL"] = "auto"
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(boot.accelerator(self.built), "tcg")
+        self.assertTrue(self.gone(self.pid()))
+        self.assertEqual(out.getvalue().count("\n"), 1)
+        self.assertIn("not through in 1 s", out.getvalue())
+        # remembered: no second probe
+        os.unlink(os.path.join(self.dir, "pid"))
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.assertEqual(boot.accelerator(self.built), "tcg")
+        self.assertFalse(os.path.exists(os.path.join(self.dir, "pid")))
+
+    def test_bad_accelerator(self):
+        os.environ["ACCEL"] = "hvf"
+        self.fails(["ACCEL=hvf", "tcg"], boot.accelerator, self.built)
+
+
+class Initramfs(Sandbox):
+    def test_archive(self):
+        import gzip
+        path = os.path.join(self.dir, "x.gz")
+        os.mkdir(os.path.join(self.dir, "st"))
+        program = self.write("st/prog", "#!/bin/true\n")
+        os.chmod(program, stat.S_IRWXU)
+        self.write("st/data", "not run")
+        initramfs.write(path, self.write("i", "init"), self.write("m", "module"),
+                        os.path.join(self.dir, "st"), [("a", 5, "b c")])
+        data = gzip.decompress(common.file_bytes(path))
+        names = []
+        at = 0
+        while True:
+            self.assertEqual(data[at:at + 6], b"070701")
+            field = [int(data[at + 6 + 8 * i:at + 14 + 8 * i], 16) for i in range(13)]
+            name = data[at + 110:at + 110 + field[11] - 1].decode()
+            body = at + (110 + field[11] + 3) // 4 * 4
+            if name == "TRAILER!!!":
+                break
+            names.append(name)
+            if name == "splitq.run":
+                self.assertEqual(data[body:body + field[6]], b"a\t5\tb c\n")
+            at = body + (field[6] + 3) // 4 * 4
+        self.assertEqual(names, ["dev", "dev/console", "init", "splitq.ko", "selftests",
+                                 "selftests/prog", "splitq.run"])
+
+
+class Setup(Sandbox):
+    def test_missing_package_without_root_or_apt(self):
+        # A PATH on which almost nothing is: the script must say what is missing.
+        for name in ("sh", "printf", "id", "sed"):
+            found = shutil.which(name)
+            if found:
+                os.symlink(found, os.path.join(self.bin, name))
+        got = subprocess.run([os.path.join(SCRIPTS, "setup.sh")], env={"PATH": self.bin},
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(got.returncode, 2)
+        self.assertIn("qemu-system-x86", got.stderr)
+        self.assertEqual(len(got.stderr.strip().split("\n")), 1)
+
+    def test_unknown_word(self):
+        got = subprocess.run([os.path.join(SCRIPTS, "setup.sh"), "everything"],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(got.returncode, 2)
+        self.assertIn("everything", got.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
