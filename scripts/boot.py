@@ -171,9 +171,10 @@ def probe_kvm(built):
         initramfs.write(initrd, built.init, None, None, [])
         command = qemu_command(built.kernel.arch, "kvm", built.image, initrd,
                                cmdline(built.kernel.arch, "kunit.enable=0"), run, 2, 1024)
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, preexec_fn=die_with_parent,
-                                   start_new_session=True)
+        log = os.path.join(run, "qemu.log")
+        with open(log, "w") as f:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=f, stderr=f,
+                                       preexec_fn=die_with_parent, start_new_session=True)
         try:
             process.wait(PROBE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -183,9 +184,11 @@ def probe_kvm(built):
         try:
             with open(os.path.join(run, "results.log")) as f:
                 through = " bye " in f.read()
+            with open(log) as f:
+                said = f.readline().strip()
         except OSError:
-            through = False
-        return None if through else "a probe guest did not come up"
+            through, said = False, ""
+        return None if through else "a probe guest did not come up (%s)" % (said or "no word why")
     finally:
         shutil.rmtree(run, ignore_errors=True)
 

@@ -83,8 +83,8 @@ class Progress:
             sys.stdout.flush()
 
 
-def make(kernel, tree, obj, targets, log, what, expected):
-    """Run make with progress; dies with the first error and where the log is."""
+def make_command(kernel, tree, obj):
+    """How make is called in a working tree, always the same: the words, the environment."""
     env = common.clean_env()
     # Debug information must not depend on where the cache is.
     command = ["make", "-C", tree, "O=" + obj, "ARCH=" + kernel.arch, "-j%d" % common.jobs(),
@@ -93,6 +93,12 @@ def make(kernel, tree, obj, targets, log, what, expected):
         command += ["CC=ccache gcc", "HOSTCC=ccache gcc"]
         env.update(CCACHE_DIR=common.cache_dir("ccache"), CCACHE_BASEDIR=tree,
                    CCACHE_MAXSIZE="5G")
+    return command, env
+
+
+def make(kernel, tree, obj, targets, log, what, expected):
+    """Run make with progress; dies with the first error and where the log is."""
+    command, env = make_command(kernel, tree, obj)
     progress = Progress(what, expected)
     errors = []
     with open(log, "w") as f:
