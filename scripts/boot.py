@@ -265,9 +265,12 @@ def shell(built, accel, smp, mem, det, gdb):
                            shell=True)
     if gdb:
         script = os.path.join(run, "gdbinit")
-        common.write_atomically(script, "file %s\ndirectory %s\ntarget remote %s\n"
-                                % (built.vmlinux, os.path.join(built.dir, "linux"),
-                                   os.path.join(run, "gdb.sock")))
+        # Debug information says ../mm/x.c. mm/ is kept with the kernel, patched; the
+        # first rule that fits is taken.
+        common.write_atomically(script, "file %s\nset substitute-path ../mm %s\n"
+                                "set substitute-path .. %s\ntarget remote %s\n"
+                                % (built.vmlinux, os.path.join(built.dir, "linux/mm"),
+                                   built.source.path, os.path.join(run, "gdb.sock")))
         say("shell: the guest waits for a debugger; in another terminal:\n"
             "  gdb -x %s -ex 'hbreak deferred_split_scan' -ex continue" % script)
     say("shell: %s under %s; leave with 'exit', or Ctrl-A X" % (built.info["release"], accel))

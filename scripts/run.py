@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 
@@ -100,6 +101,18 @@ class Ticker:
             sys.stdout.flush()
 
 
+def decode(built, where):
+    """The console with source lines in its traces, by the kernel's own script."""
+    script = os.path.join(built.dir, "linux/scripts/decode_stacktrace.sh")
+    try:
+        with open(os.path.join(where, "console.log")) as console, \
+                open(os.path.join(where, "console.decoded"), "w") as out:
+            subprocess.run(["bash", script, built.vmlinux], stdin=console, stdout=out,
+                           stderr=subprocess.DEVNULL, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        pass                    # a convenience: the console itself is there
+
+
 def run_tests(built, tests, args, accel, run):
     """Run the tests in as many guests as it takes; returns the judged rows."""
     pending, rows, guest = list(tests), [], 0
@@ -114,6 +127,8 @@ def run_tests(built, tests, args, accel, run):
         ticker.end()
         found, left = judge.judge_run(where)
         rows += found
+        if any("splat: " in (r.get("detail") or "") for r in found):
+            decode(built, where)
         judged = {r["test"] for r in found}
         if len(left) == len(pending):
             # Not one test began. Once more would show the same.
