@@ -104,6 +104,8 @@ static struct {
 	{ THP_DIR "enabled", "madvise" },
 	{ THP_DIR "defrag", "madvise" },
 	{ THP_DIR "shrink_underused", "1" },
+	/* Set by ds_set_underused(). */
+	{ THP_DIR "khugepaged/max_ptes_none", NULL },
 };
 
 #define NR_KNOBS ARRAY_SIZE(knobs)
@@ -126,10 +128,20 @@ const char *ds_knobs_set(void)
 		value = value ? value + 1 : buf;
 		value[strcspn(value, "]\n")] = '\0';
 		snprintf(knobs[i].old, sizeof(knobs[i].old), "%s", value);
-		if (write_file(knobs[i].path, knobs[i].value))
+		if (knobs[i].value && write_file(knobs[i].path, knobs[i].value))
 			return knobs[i].path;
 	}
-	return NULL;
+	return ds_set_underused(false);
+}
+
+const char *ds_set_underused(bool underused)
+{
+	const char *path = THP_DIR "khugepaged/max_ptes_none";
+	char value[32];
+
+	snprintf(value, sizeof(value), "%lu",
+		 underused ? 0 : ds_thp_size() / sysconf(_SC_PAGESIZE) - 1);
+	return write_file(path, value) ? path : NULL;
 }
 
 void ds_knobs_restore(void)

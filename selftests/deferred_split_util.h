@@ -25,6 +25,9 @@ size_t ds_thp_size(void);
  */
 const char *ds_knobs_set(void);
 
+/* Make all-zero THPs underused (max_ptes_none 0), or none at all; as ds_knobs_set(). */
+const char *ds_set_underused(bool underused);
+
 /* Put the knobs back. Safe to call twice, and from atexit(). */
 void ds_knobs_restore(void);
 
