@@ -41,7 +41,14 @@ static bool entry_points_to(struct list_head **pp, const struct list_head *entry
 	return p == entry;
 }
 
-static const char *deferred_list_state(struct folio *folio)
+/**
+ * splitq_list_state - in what state is a folio's _deferred_list?
+ * @folio: a folio of order > 1, to which the caller has a reference
+ *
+ * Context: any. Takes no lock: a snapshot.
+ * Return: "empty", "torn", "linked" or "broken", as explained above.
+ */
+const char *splitq_list_state(struct folio *folio)
 {
 	struct list_head *entry = &folio->_deferred_list;
 	struct list_head *next = READ_ONCE(entry->next), *prev = READ_ONCE(entry->prev);
@@ -64,7 +71,7 @@ static int folio_describe(struct folio *folio, char *buf, size_t size)
 			 folio_pfn(folio), folio_order(folio), folio_ref_count(folio) - 1,
 			 folio_mapcount(folio), folio_test_anon(folio), folio_test_locked(folio),
 			 queueable && folio_test_partially_mapped(folio),
-			 queueable ? deferred_list_state(folio) : "none", folio_nid(folio));
+			 queueable ? splitq_list_state(folio) : "none", folio_nid(folio));
 }
 
 static ssize_t folio_query_write(struct file *file, const char __user *ubuf, size_t len,

@@ -2,14 +2,17 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 /*
- * splitq.ko - hold one CPU inside the deferred split queue code, and look at a
- * folio meanwhile.
+ * splitq.ko - hold one CPU inside the deferred split queue code, look at a folio
+ * meanwhile, and audit the queues.
  *
  * Everything is in debugfs, for root only:
  *
  *	splitq/pause	arm one pause point, read what became of it
  *	splitq/release	let the held CPU go
  *	splitq/folio	the state of the folio behind an address of a process
+ *	splitq/audit	walk all queues under their locks: is all as it should be?
+ *	splitq/audit_marked	walk all memory for folios marked partially mapped
+ *	splitq/audit_plant	make the next audit see a fault that is not there
  *
  * Loading the module and reading its files changes nothing. A pause point holds
  * a CPU with interrupts off for a bounded time; on a kernel with the bugs that
@@ -51,6 +54,7 @@ static int __init splitq_init(void)
 		return err;
 	}
 	splitq_folio_init(splitq_dir);
+	splitq_audit_init(splitq_dir);
 	return 0;
 }
 
@@ -65,5 +69,5 @@ static void __exit splitq_exit(void)
 module_init(splitq_init);
 module_exit(splitq_exit);
 
-MODULE_DESCRIPTION("Pause points for the THP deferred split queue");
+MODULE_DESCRIPTION("Pause points and audits for the THP deferred split queue");
 MODULE_LICENSE("GPL");

@@ -42,6 +42,7 @@ everything queued can still be split.
 deferred_split_unmap holds the shrinker at each of its instructions in
 turn, and unmaps half of the THP that it has in its hands on another CPU.
 It needs a module that can hold a CPU, and skips without it.
+deferred_split_audit tests that module's audit of the queues.
 """
 
 

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Does the audit of the splitq module see what is queued, and what is wrong?
+ *
+ * It must count the THPs of a memcg there, also of one that was removed; it must
+ * not say "ok" of a queue that it could not lock; and each fault that is planted
+ * must turn its verdict. Planted faults are seen by one read of the audit only:
+ * the kernel's queues are not touched.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "deferred_split_util.h"
+
+#define NR_THPS		3
+#define HOLD_MS		2000
+
+static char report[1 << 20];
+
+/* The whole report; its last line, or a reason why there is none. */
+static const char *audit(const char *file)
+{
+	char path[128];
+	size_t len = 0;
+	ssize_t n;
+	char *last;
+	int fd;
+
+	snprintf(path, sizeof(path), DS_SPLITQ "%s", file);
+	report[0] = '\0';
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return "cannot be opened";
+	while ((n = read(fd, report + len, sizeof(report) - 1 - len)) > 0)
+		len += n;
+	close(fd);
+	report[len] = '\0';
+	if (!len || report[len - 1] != '\n')
+		return "the report has no end";
+	report[len - 1] = '\0';
+	last = strrchr(report, '\n');
+	last = last ? last + 1 : report;
+	return last;
+}
+
+/* The two numbers of an "ok". */
+static bool read_ok(const char *last, const char *format, long *a, long *b)
+{
+	return sscanf(last, format, a, b) == 2;
+}
+
+static bool starts_with(const char *s, const char *start)
+{
+	return !strncmp(s, start, strlen(start));
+}
+
+static bool plant(const char *fault)
+{
+	int fd = open(DS_SPLITQ "audit_plant", O_WRONLY | O_CLOEXEC);
+	bool ok = fd >= 0 && write(fd, fault, strlen(fault)) == (ssize_t)strlen(fault);
+
+	close(fd);
+	return ok;
+}
+
+/* The numbers of the memcg's queue, from the last report. False: it has no line. */
+static bool queue_of(unsigned long ino, long *count, long *entries, long *partially_mapped)
+{
+	char start[64], *line;
+
+	snprintf(start, sizeof(start), "queue memcg=%lu ", ino);
+	line = strstr(report, start);
+	return line && sscanf(line + strlen(start),
+			      "nid=%*s count=%ld entries=%ld partially_mapped=%ld", count, entries,
+			      partially_mapped) == 3;
+}
+
+FIXTURE(audit) {
+	struct ds_memcg memcg;
+	char *thps[NR_THPS];
+	size_t size;
+	pid_t child;
+};
+
+FIXTURE_SETUP(audit)
+{
+	const char *why = ds_unusable();
+	int i;
+
+	if (!why && !ds_have_module())
+		why = "needs the splitq module";
+	if (!why && access(DS_SPLITQ "audit", R_OK))
+		why = "this splitq module has no audit";
+	if (!why)
+		why = ds_knobs_set();
+	if (why)
+		SKIP(return, "%s", why);
+	self->size = ds_thp_size();
+	ds_memcg_create(&self->memcg);
+	ASSERT_TRUE(ds_memcg_enter(&self->memcg));
+	for (i = 0; i < NR_THPS; i++) {
+		self->thps[i] = ds_map_thp();
+		ASSERT_NE(NULL, self->thps[i]) TH_LOG("no THP to be had");
+	}
+}
+
+/* Out of the memcg: it cannot be removed as long as somebody is in it. */
+static void leave_memcg(void)
+{
+	struct ds_memcg root = { .dir = "/sys/fs/cgroup/" };
+
+	ds_memcg_enter(&root);
+}
+
+FIXTURE_TEARDOWN(audit)
+{
+	int i;
+
+	if (self->child > 0) {
+		ds_pause_off();
+		kill(self->child, SIGKILL);
+		waitpid(self->child, NULL, 0);
+	}
+	plant("none");
+	for (i = 0; i < NR_THPS; i++)
+		if (self->thps[i])
+			munmap(self->thps[i], self->size);
+	leave_memcg();
+	ds_memcg_remove(&self->memcg);
+	ds_knobs_restore();
+}
+
+TEST_F(audit, counts_what_is_queued)
+{
+	long count, entries, partially_mapped, queues = 0, all = -1;
+	const char *last = audit("audit");
+
+	ASSERT_TRUE(read_ok(last, "audit ok queues=%ld entries=%ld", &queues, &all))
+		TH_LOG("%s", report);
+	ASSERT_TRUE(queue_of(self->memcg.ino, &count, &entries, &partially_mapped))
+		TH_LOG("%s", report);
+	ASSERT_GE(count, NR_THPS) TH_LOG("THPs are not queued at fault here");
+	EXPECT_EQ(count, entries);
+	EXPECT_EQ(0, partially_mapped);
+	EXPECT_EQ(ds_count(&self->memcg), count);
+	EXPECT_GE(all, entries);
+	EXPECT_GE(queues, 2);
+
+	/* Marked by a partial unmap, and still queued. */
+	madvise(self->thps[0] + self->size / 2, self->size / 2, MADV_DONTNEED);
+	EXPECT_TRUE(starts_with(audit("audit"), "audit ok ")) TH_LOG("%s", report);
+	TH_LOG("%s", report);
+	ASSERT_TRUE(queue_of(self->memcg.ino, &count, &entries, &partially_mapped));
+	EXPECT_GE(entries, NR_THPS);
+	EXPECT_EQ(count, entries);
+	EXPECT_EQ(1, partially_mapped);
+
+	/* Gone when they are freed. */
+	munmap(self->thps[1], self->size);
+	self->thps[1] = NULL;
+	EXPECT_TRUE(starts_with(audit("audit"), "audit ok ")) TH_LOG("%s", report);
+	ASSERT_TRUE(queue_of(self->memcg.ino, &all, &all, &partially_mapped));
+	EXPECT_EQ(entries - 1, all);
+}
+
+TEST_F(audit, finds_what_is_marked)
+{
+	long before = ds_thp_stat("nr_anon_partially_mapped"), marked = -1, queued = -1;
+	const char *last;
+
+	madvise(self->thps[0] + self->size / 2, self->size / 2, MADV_DONTNEED);
+	madvise(self->thps[1] + self->size / 2, self->size / 2, MADV_DONTNEED);
+	last = audit("audit_marked");
+	EXPECT_TRUE(read_ok(last, "audit ok marked=%ld queued=%ld", &marked, &queued));
+	TH_LOG("%s", report);
+	EXPECT_EQ(before + 2, marked);
+	EXPECT_EQ(marked, queued);
+}
+
+/* An offline memcg keeps its queue (or its parent gets it): no entry is forgotten. */
+TEST_F(audit, counts_a_memcg_that_was_removed)
+{
+	long queues, before = -1, after = -1;
+	const char *last;
+
+	last = audit("audit");
+	ASSERT_TRUE(read_ok(last, "audit ok queues=%ld entries=%ld", &queues, &before))
+		TH_LOG("%s", report);
+	if (!self->memcg.dir[0])
+		SKIP(return, "needs a memory cgroup of its own");
+	leave_memcg();
+	ds_memcg_remove(&self->memcg);
+	ASSERT_EQ(0, self->memcg.dir[0]) TH_LOG("the memory cgroup cannot be removed");
+	last = audit("audit");
+	EXPECT_TRUE(read_ok(last, "audit ok queues=%ld entries=%ld", &queues, &after))
+		TH_LOG("%s", report);
+	EXPECT_EQ(before, after);
+}
+
+/* A CPU is held while it adds a folio, with the queue's lock. */
+TEST_F(audit, does_not_call_a_locked_queue_ok)
+{
+	char want[128];
+	double end;
+	int err;
+
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		SKIP(return, "needs two CPUs");
+	if (!self->memcg.dir[0])
+		SKIP(return, "needs a memory cgroup of its own");
+	ASSERT_TRUE(ds_pin_to_cpu(0));
+	self->child = fork();
+	ASSERT_GE(self->child, 0);
+	if (!self->child) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		ds_pin_to_cpu(1);
+		raise(SIGSTOP);
+		ds_map_thp();
+		_exit(0);
+	}
+	ASSERT_EQ(self->child, waitpid(self->child, NULL, WUNTRACED));
+	err = ds_pause_arm("set_shrinker_bit", 0, self->child, HOLD_MS);
+	if (err)
+		SKIP(return, "no pause point in set_shrinker_bit(): error %d", -err);
+	kill(self->child, SIGCONT);
+	for (end = ds_now() + 10; ds_now() < end && ds_pause_state() == DS_ARMED;)
+		;
+	ASSERT_EQ(DS_HELD, ds_pause_state()) TH_LOG("the other CPU was not held");
+	snprintf(want, sizeof(want), "audit unknown: could not look: queue memcg=%lu ",
+		 self->memcg.ino);
+	EXPECT_TRUE(starts_with(audit("audit"), want)) TH_LOG("%s", report);
+	EXPECT_EQ(DS_HELD, ds_pause_state()) TH_LOG("the audit waited for the held CPU");
+	ds_pause_release();
+	ds_pause_off();
+	ASSERT_EQ(self->child, waitpid(self->child, NULL, 0));
+	self->child = 0;
+	EXPECT_TRUE(starts_with(audit("audit"), "audit ok ")) TH_LOG("%s", report);
+}
+
+FIXTURE(planted) {
+	char *thp;
+};
+
+FIXTURE_VARIANT(planted) {
+	const char *fault, *file, *wrong;
+};
+
+FIXTURE_VARIANT_ADD(planted, count) {
+	.fault = "count", .file = "audit", .wrong = "the count is ",
+};
+
+FIXTURE_VARIANT_ADD(planted, link) {
+	.fault = "link", .file = "audit", .wrong = "its prev is not the entry before it",
+};
+
+FIXTURE_VARIANT_ADD(planted, memcg) {
+	.fault = "memcg", .file = "audit", .wrong = "is on the queue of another memcg",
+};
+
+FIXTURE_VARIANT_ADD(planted, marked) {
+	.fault = "marked", .file = "audit_marked", .wrong = "nr_anon_partially_mapped is ",
+};
+
+FIXTURE_SETUP(planted)
+{
+	const char *why = ds_unusable();
+
+	if (!why && !ds_have_module())
+		why = "needs the splitq module";
+	if (!why && access(DS_SPLITQ "audit", R_OK))
+		why = "this splitq module has no audit";
+	if (!why)
+		why = ds_knobs_set();
+	if (why)
+		SKIP(return, "%s", why);
+	self->thp = ds_map_thp();
+	ASSERT_NE(NULL, self->thp) TH_LOG("no THP to be had");
+}
+
+FIXTURE_TEARDOWN(planted)
+{
+	plant("none");
+	if (self->thp)
+		munmap(self->thp, ds_thp_size());
+	ds_knobs_restore();
+}
+
+TEST_F(planted, fault_is_found)
+{
+	const char *other = strcmp(variant->file, "audit") ? "audit" : "audit_marked";
+
+	EXPECT_TRUE(starts_with(audit(variant->file), "audit ok ")) TH_LOG("%s", report);
+	ASSERT_TRUE(plant(variant->fault));
+	/* The other file leaves it alone ... */
+	EXPECT_TRUE(starts_with(audit(other), "audit ok ")) TH_LOG("%s", report);
+	/* ... this one shows it ... */
+	EXPECT_TRUE(starts_with(audit(variant->file), "audit wrong problems="))
+		TH_LOG("%s", report);
+	EXPECT_NE(NULL, strstr(report, variant->wrong)) TH_LOG("%s", report);
+	TH_LOG("%s", report);
+	/* ... once. */
+	EXPECT_TRUE(starts_with(audit(variant->file), "audit ok ")) TH_LOG("%s", report);
+}
+
+TEST_HARNESS_MAIN
