@@ -6,10 +6,10 @@ BASE ?= 6.12
 ARCH ?= x86_64
 SERIES ?= 1
 DEBUG ?= lockdep,list,vm
-export BASE ARCH SERIES DEBUG MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT SPLITQ_CACHE
+export BASE ARCH SERIES DEBUG MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE SCHEDULE RUN SPLITQ_CACHE
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare check setup setup-check fetch prepare configure build shell kunit \
+.PHONY: help run compare explore replay check setup setup-check fetch prepare configure build shell kunit \
 	series judge
 
 help:
@@ -24,6 +24,10 @@ run: setup
 	@scripts/run.py
 compare: setup
 	@scripts/compare.py
+explore: setup
+	@scripts/explore.py --replay ""
+replay: setup
+	@scripts/explore.py $(if $(SCHEDULE),,--replay none)
 check: setup-check
 	@scripts/check.py
 fetch: setup

@@ -12,15 +12,19 @@
  *
  *	echo "deferred_split_scan+0x1b2 pid=123 hold_ms=200" > splitq/pause
  *	cat splitq/pause
- *	state=held point=deferred_split_scan+0x1b2 hits=1 held_us=0
+ *	state=held point=deferred_split_scan+0x1b2/0x6f0 hits=1 held_us=0
  *	echo 1 > splitq/release
  *	echo off > splitq/pause
  *
  * States: off, armed, held, released (by the release file), expired (by its
  * time: whoever measures counts that as BLOCKED). A point holds once; arming it
- * again starts anew. Errors of arming: -EINVAL for a line that cannot be read
- * (the log says what is wrong with it), -ENOENT for a symbol that the kernel
- * does not have, -EILSEQ for an offset that is not the start of an instruction.
+ * again starts anew. With the word "keep" the kprobe of a point stays when the
+ * next one of the same symbol is armed, until "off" or another symbol: removing a
+ * kprobe takes a grace period, and the explorer arms each instruction in turn.
+ *
+ * Errors of arming: -EINVAL for a line that cannot be read (the log says what is
+ * wrong with it), -ENOENT for a symbol that the kernel does not have, -EILSEQ for
+ * an offset that is not the start of an instruction.
  */
 #include <linux/atomic.h>
 #include <linux/debugfs.h>
@@ -50,12 +54,17 @@ static const char * const pause_state_names[] = {
 	[PAUSE_EXPIRED]	 = "expired",
 };
 
+#define POINTS_MAX	4096
+
 static DEFINE_MUTEX(pause_mutex);	/* arming and disarming */
-static struct kprobe pause_kp;
-static bool pause_registered;
 static char pause_symbol[KSYM_NAME_LEN];
 
-/* Written under pause_mutex while the probe is not registered. */
+/* The kprobes that are registered, all of one symbol. */
+static struct kprobe *pause_points[POINTS_MAX];
+static unsigned int pause_nr_points;
+
+/* Written under pause_mutex while the state is off: no handler looks at them. */
+static struct kprobe *pause_target;
 static pid_t pause_pid;
 static unsigned int pause_hold_ms;
 static unsigned int pause_skip;
@@ -63,6 +72,8 @@ static unsigned int pause_skip;
 static atomic_t pause_state = ATOMIC_INIT(PAUSE_OFF);
 static atomic_t pause_hits;
 static u64 pause_held_ns;
+/* Where the point really is: on x86 the start of a function may be 4 bytes in. */
+static unsigned long pause_address;
 
 /* Runs with interrupts off, or at least preemption: the CPU is held right here. */
 static int pause_pre_handler(struct kprobe *kp, struct pt_regs *regs)
@@ -70,15 +81,21 @@ static int pause_pre_handler(struct kprobe *kp, struct pt_regs *regs)
 	unsigned long us;
 	u64 start;
 
-	if (current->pid != pause_pid)
+	/* Pairs with the release in pause_arm(): what it armed is seen. */
+	if (kp != smp_load_acquire(&pause_target) || current->pid != READ_ONCE(pause_pid))
 		return 0;
 	if (atomic_inc_return(&pause_hits) <= pause_skip)
 		return 0;
 	if (atomic_cmpxchg(&pause_state, PAUSE_ARMED, PAUSE_HELD) != PAUSE_ARMED)
 		return 0;
 
+	/*
+	 * Two bounds: udelay() is long under emulation, and the clock might not go
+	 * on while this CPU, which may be the one that keeps it, is held.
+	 */
 	start = local_clock();
-	for (us = 0; us < pause_hold_ms * 1000UL; us++) {
+	for (us = 0; us < pause_hold_ms * 1000UL &&
+	     local_clock() - start < pause_hold_ms * (u64)NSEC_PER_MSEC; us++) {
 		if (atomic_read(&pause_state) != PAUSE_HELD)
 			break;
 		cpu_relax();	/* under QEMU's icount: let the other CPU run */
@@ -104,18 +121,49 @@ static void pause_disarm(void)
 
 	/* Whoever is held sees this and goes on; unregistering waits for it. */
 	atomic_set(&pause_state, PAUSE_OFF);
-	if (pause_registered) {
-		unregister_kprobe(&pause_kp);
-		pause_registered = false;
+	WRITE_ONCE(pause_target, NULL);
+	if (pause_nr_points)
+		unregister_kprobes(pause_points, pause_nr_points);
+	while (pause_nr_points)
+		kfree(pause_points[--pause_nr_points]);
+}
+
+/* The registered kprobe of pause_symbol at this offset; registers it if need be. */
+static struct kprobe *pause_point(unsigned int offset)
+{
+	struct kprobe *kp;
+	unsigned int i;
+	int err;
+
+	for (i = 0; i < pause_nr_points; i++)
+		if (pause_points[i]->offset == offset)
+			return pause_points[i];
+	if (pause_nr_points == POINTS_MAX)
+		return ERR_PTR(-ENOSPC);
+
+	kp = kzalloc(sizeof(*kp), GFP_KERNEL);
+	if (!kp)
+		return ERR_PTR(-ENOMEM);
+	kp->symbol_name = pause_symbol;
+	kp->offset = offset;
+	kp->pre_handler = pause_pre_handler;
+	kp->post_handler = pause_post_handler;
+	err = register_kprobe(kp);
+	if (err) {
+		kfree(kp);
+		return ERR_PTR(err);
 	}
+	pause_points[pause_nr_points++] = kp;
+	return kp;
 }
 
 static int pause_arm(char *line)
 {
 	unsigned int offset = 0, hold_ms = HOLD_MS_DEFAULT, skip = 0;
 	char *symbol, *word, *plus;
+	struct kprobe *kp;
+	bool keep = false;
 	pid_t pid = 0;
-	int err;
 
 	lockdep_assert_held(&pause_mutex);
 
@@ -138,7 +186,11 @@ static int pause_arm(char *line)
 			continue;
 		if (!strncmp(word, "skip=", 5) && !kstrtouint(word + 5, 0, &skip))
 			continue;
-		pr_err("pause: bad word '%s': SYMBOL[+OFFSET] pid=PID [hold_ms=1..%d] [skip=N]\n",
+		if (!strcmp(word, "keep")) {
+			keep = true;
+			continue;
+		}
+		pr_err("pause: bad word '%s': SYMBOL[+OFFSET] pid=PID [hold_ms=1..%d] [skip=N] [keep]\n",
 		       word, HOLD_MS_MAX);
 		return -EINVAL;
 	}
@@ -147,29 +199,31 @@ static int pause_arm(char *line)
 		       *symbol ? "pid" : "symbol", HOLD_MS_MAX);
 		return -EINVAL;
 	}
-	if (strscpy(pause_symbol, symbol, sizeof(pause_symbol)) < 0)
+	if (strlen(symbol) >= sizeof(pause_symbol)) {
+		pr_err("pause: the symbol is too long\n");
 		return -EINVAL;
+	}
 
-	pause_disarm();
+	if (!keep || strcmp(symbol, pause_symbol))
+		pause_disarm();
+	strscpy(pause_symbol, symbol, sizeof(pause_symbol));
+
+	/* Whoever is still held, goes on; no handler gets past its check now. */
+	atomic_set(&pause_state, PAUSE_OFF);
+	kp = pause_point(offset);
+	if (IS_ERR(kp))
+		return PTR_ERR(kp);
+	WRITE_ONCE(pause_target, NULL);
 	pause_pid = pid;
 	pause_hold_ms = hold_ms;
 	pause_skip = skip;
 	atomic_set(&pause_hits, 0);
 	WRITE_ONCE(pause_held_ns, 0);
 
-	memset(&pause_kp, 0, sizeof(pause_kp));
-	pause_kp.symbol_name = pause_symbol;
-	pause_kp.offset = offset;
-	pause_kp.pre_handler = pause_pre_handler;
-	pause_kp.post_handler = pause_post_handler;
-
 	atomic_set(&pause_state, PAUSE_ARMED);
-	err = register_kprobe(&pause_kp);
-	if (err) {
-		atomic_set(&pause_state, PAUSE_OFF);
-		return err;
-	}
-	pause_registered = true;
+	WRITE_ONCE(pause_address, (unsigned long)kp->addr);
+	/* Last: with it the handler of this point starts to count. */
+	smp_store_release(&pause_target, kp);
 	return 0;
 }
 
@@ -199,18 +253,12 @@ static ssize_t pause_read(struct file *file, char __user *ubuf, size_t len, loff
 {
 	/* No mutex: this is polled while a CPU is held. */
 	int state = atomic_read(&pause_state);
-	char buf[KSYM_NAME_LEN + 128], point[KSYM_NAME_LEN + 24];
+	char buf[128];
 	int n;
 
-	/* Where it really is: on x86 the start of a function may be 4 bytes in. */
-	if (state == PAUSE_OFF)
-		strscpy(point, "-", sizeof(point));
-	else
-		snprintf(point, sizeof(point), "%ps+0x%x", READ_ONCE(pause_kp.addr) -
-			 READ_ONCE(pause_kp.offset), READ_ONCE(pause_kp.offset));
-	n = scnprintf(buf, sizeof(buf), "state=%s point=%s hits=%d held_us=%llu\n",
-		      pause_state_names[state], point, atomic_read(&pause_hits),
-		      READ_ONCE(pause_held_ns) / 1000);
+	n = scnprintf(buf, sizeof(buf), "state=%s point=%pS hits=%d held_us=%llu\n",
+		      pause_state_names[state], (void *)READ_ONCE(pause_address),
+		      atomic_read(&pause_hits), READ_ONCE(pause_held_ns) / 1000);
 	return simple_read_from_buffer(ubuf, len, pos, buf, n);
 }
 

@@ -190,6 +190,22 @@ def stock_against_series():
     return problems
 
 
+def explorer_is_right():
+    """The quick subset: on stock it finds B46 and B48 by itself, on the series nothing."""
+    import explore
+    chosen = [(v, explore.VICTIMS[v][0], o, s) for v, o, s in explore.QUICK]
+    bad = []
+    stock, built, _ = explore.explore(arguments(series="0"), chosen[:1])
+    explore.show(stock, built)
+    outcomes = {p[1] for p in stock[0].red}
+    bad += ["stock: no %s found" % word for word in ("LOST", "CORRUPT") if word not in outcomes]
+    patched, built, _ = explore.explore(arguments(), chosen)
+    explore.show(patched, built)
+    bad += ["series: %s is %s" % (e.name, explore.verdict(e)) for e in patched
+            if explore.verdict(e) != judge.PASS]
+    return bad
+
+
 def mutant_expectations(patch):
     """The 'Red: TEST WORDS' lines of a mutant's header."""
     text = common.file_bytes(patch).decode().split("\n---\n")[0]
@@ -274,6 +290,7 @@ def verb():
     check("each patch builds", lambda: patches_build(source))
     check("sparse", lambda: sparse(source))
     check("stock is red, the series is green", stock_against_series)
+    check("the explorer finds what it must", explorer_is_right)
     for name in sorted(os.listdir(os.path.join(TOP, "patches/mutants/6.12"))):
         check("mutant %s is caught" % name.split("-")[0],
               lambda: mutant_is_caught(name.split("-")[0]))

@@ -53,6 +53,8 @@ def compare(args, clock, show=say):
     wanted = {r["test"] for r in series}
     expected = {t: w for t, w in RED_ON_STOCK[args.base].items() if t in wanted}
     problems = ["stock: %s: %s" % b for b in check_red(stock, expected)]
+    problems += ["stock: %s: %s" % (r["test"], r["verdict"]) for r in stock
+                 if r["verdict"] in (judge.ERROR, judge.VACUOUS)]
     problems += ["series: %s: %s, must be PASS" % (r["test"], r["verdict"]) for r in series
                  if r["verdict"] != judge.PASS]
     show(judge.table(stock + series, sys.stdout.isatty()))

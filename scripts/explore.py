@@ -30,9 +30,9 @@ VICTIMS = {
     "deferred_split_folio": ("munmap-half", ("queued",)),
     "__folio_unqueue_deferred_split": ("munmap-all", ("queued", "partial")),
     "split_huge_page_to_list_to_order": ("scan", ("underused", "partial")),
-    "migrate_pages_batch": ("migrate", ("queued", "underused", "partial")),
+    "migrate_folio_move": ("migrate", ("queued", "underused", "partial")),
     "__folio_migrate_mapping": ("migrate", ("queued", "underused")),
-    "shrink_folio_list": ("pageout", ("partial",)),
+    "__remove_mapping": ("pageout", ("queued",)),
 }
 OPERATIONS = ("munmap-half", "munmap-all", "dontneed-half", "free-half", "mremap-half",
               "fork-exit", "write-fault", "mlock-half", "scan", "migrate", "pageout", "collapse",

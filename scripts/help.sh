@@ -9,6 +9,8 @@ verb         what it does
   run        fetch, apply, build, boot, test: a verdict about one kernel
   compare    the same for stock and series, side by side, and what it must show
   check      the project's own tests, ends with 'N passed, N failed'
+  explore    hold one CPU at every instruction, run an operation on another
+  replay     one schedule of make explore alone, ten times (SCHEDULE)
   shell      an interactive guest (DET=1, GDB=1)
   kunit      the KUnit suite by the kernel's own kunit.py
   series     write the complete series, tests included, as git format-patch does
@@ -32,6 +34,11 @@ variable     default              meaning
   ACCEL      auto                 auto (a probe guest decides), kvm or tcg
   DET        0                    1: deterministic guest (-icount, fixed clock, seed)
   GDB        0                    1: make shell waits for a debugger
+  VICTIM     all                  make explore: functions to hold
+  OP         all                  make explore: operations to run meanwhile
+  STATE      all                  make explore: queued underused partial
+  SCHEDULE   -                    make replay: a schedule as make explore prints it
+  RUN        -                    make judge: a guest's run directory
   JOBS       all CPUs             jobs of a kernel build
   OUT        series-BASE          where make series writes
   SPLITQ_CACHE  ~/.cache/splitq   downloads, builds and runs

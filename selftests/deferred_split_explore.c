@@ -54,7 +54,7 @@
 #include "kselftest.h"
 #include "deferred_split_util.h"
 
-#define HOLD_MS		100
+#define HOLD_MS		40
 #define CPU_OP		0
 #define CPU_VICTIM	1
 #define ANSWER_MS	15000
@@ -452,7 +452,7 @@ static bool explore_point(struct explorer *x, unsigned int offset)
 	struct ds_folio before;
 	bool completed = false;
 
-	if (ds_pause_arm(x->symbol, offset, victim->pid, HOLD_MS))
+	if (ds_pause_arm_keep(x->symbol, offset, victim->pid, HOLD_MS))
 		return true;		/* not the start of an instruction */
 
 	s->thp = helper_do(&x->owner, &c).thp;
@@ -481,7 +481,6 @@ static bool explore_point(struct explorer *x, unsigned int offset)
 		oa = helper_answer(op);
 	}
 	va = helper_answer(victim);
-	ds_pause_off();
 
 	if (state == DS_ARMED) {
 		x->missed++;		/* not on the way that it took */
@@ -611,6 +610,7 @@ int main(int argc, char **argv)
 			sum_up(&x);
 			_exit(3);
 		}
+	ds_pause_off();
 	sum_up(&x);
 	/* Not by closing their pipes: a later helper has those of the ones before it. */
 	kill(x.owner.pid, SIGKILL);

@@ -292,7 +292,7 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *se
 	int err;
 
 	/* Most offsets are in the middle of an instruction. */
-	err = ds_pause_arm(symbol->name, offset, self->scanner.pid, HOLD_MS);
+	err = ds_pause_arm_keep(symbol->name, offset, self->scanner.pid, HOLD_MS);
 	if (err)
 		return true;
 
@@ -329,7 +329,6 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *se
 	}
 	ds_pause_release();
 	ASSERT_TRUE(helper_answer(&self->scanner, NULL)) TH_LOG("the scan does not end");
-	ds_pause_off();
 
 	ASSERT_EQ(0, ds_folio(self->unmapper.pid, thp, &after));
 	if (!strcmp(after.list, "torn") || !strcmp(after.list, "broken"))

@@ -315,12 +315,24 @@ bool ds_have_module(void)
 	return !access(DS_SPLITQ "pause", W_OK);
 }
 
-int ds_pause_arm(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms)
+static int pause_arm(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms,
+		     const char *keep)
 {
 	char line[256];
 
-	snprintf(line, sizeof(line), "%s+0x%x pid=%d hold_ms=%u", symbol, offset, pid, hold_ms);
+	snprintf(line, sizeof(line), "%s+0x%x pid=%d hold_ms=%u%s", symbol, offset, pid, hold_ms,
+		 keep);
 	return write_file(DS_SPLITQ "pause", line);
+}
+
+int ds_pause_arm(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms)
+{
+	return pause_arm(symbol, offset, pid, hold_ms, "");
+}
+
+int ds_pause_arm_keep(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms)
+{
+	return pause_arm(symbol, offset, pid, hold_ms, " keep");
 }
 
 enum ds_pause ds_pause_state(void)

@@ -93,6 +93,8 @@ enum ds_pause { DS_OFF, DS_ARMED, DS_HELD, DS_RELEASED, DS_EXPIRED };
 bool ds_have_module(void);
 /* 0 or a negative errno; -EILSEQ: not the start of an instruction. */
 int ds_pause_arm(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms);
+/* The same, but the kprobes of this symbol stay: the next point is armed sooner. */
+int ds_pause_arm_keep(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms);
 enum ds_pause ds_pause_state(void);
 void ds_pause_release(void);
 void ds_pause_off(void);
