@@ -304,6 +304,47 @@ static void a_used_folio_is_dropped(struct kunit *test)
 	EXPECT_QUEUED(test, 1);
 }
 
+static void a_frozen_folio_is_left_alone(struct kunit *test)
+{
+	struct folio *folio = new_folio(test, SMALL_ORDER);
+
+	deferred_split_folio(folio, true);
+	/* As reclaim does, which may find that it must not free the folio. */
+	KUNIT_ASSERT_TRUE(test, folio_ref_freeze(folio, 1));
+	queue_scan(test->priv, 1);
+	folio_ref_unfreeze(folio, 1);
+	KUNIT_EXPECT_TRUE(test, folio_test_partially_mapped(folio));
+	KUNIT_EXPECT_FALSE(test, list_empty(&folio->_deferred_list));
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+}
+
+static void a_locked_underused_folio_is_put_back(struct kunit *test)
+{
+	struct folio *folio = new_folio(test, PMD_ORDER);
+
+	/* All of it is zero: it is underused, and would be split. */
+	khugepaged_max_ptes_none = 0;
+	deferred_split_folio(folio, false);
+	KUNIT_ASSERT_TRUE(test, folio_trylock(folio));
+	queue_scan(test->priv, 1);
+	KUNIT_EXPECT_FALSE(test, list_empty(&folio->_deferred_list));
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+}
+
+static void an_underused_folio_that_does_not_split_is_dropped(struct kunit *test)
+{
+	struct folio *folio = new_folio(test, PMD_ORDER);
+
+	khugepaged_max_ptes_none = 0;
+	deferred_split_folio(folio, false);
+	queue_scan(test->priv, 1);
+	KUNIT_EXPECT_TRUE(test, list_empty(&folio->_deferred_list));
+	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
+	EXPECT_QUEUED(test, 0);
+}
+
 static void a_scan_takes_no_more_than_it_is_asked_to(struct kunit *test)
 {
 	struct ds_context *ctx = test->priv;
@@ -639,6 +680,9 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_locked_folio_is_put_back),
 	KUNIT_CASE(a_folio_that_does_not_split_is_put_back),
 	KUNIT_CASE(a_used_folio_is_dropped),
+	KUNIT_CASE(a_frozen_folio_is_left_alone),
+	KUNIT_CASE(a_locked_underused_folio_is_put_back),
+	KUNIT_CASE(an_underused_folio_that_does_not_split_is_dropped),
 	KUNIT_CASE(a_scan_takes_no_more_than_it_is_asked_to),
 	KUNIT_CASE_PARAM(no_folio_is_lost_or_counted_twice, batch_gen_params),
 	KUNIT_CASE(a_scan_ends_though_everything_comes_back),
