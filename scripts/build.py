@@ -23,6 +23,8 @@ import prepare
 from common import ARCHES, TOP, die, say
 
 RECIPE = 1          # part of every key: change it when this file builds differently
+KEEP_KERNELS = 40   # each 120 MB
+KEEP_SLOTS = 8      # each 1 GB
 OBJECTS_GUESS = 1750    # of a first build, until there is a previous one to count
 
 
@@ -149,6 +151,15 @@ def clone(tree, obj, to):
                     os.path.join(keep, "arch/x86")], check=True)
 
 
+def prune(kind, keep, min_age=24 * 3600):
+    """Remove the least recently used of the cache, but nothing that was used today."""
+    root = common.cache_dir(kind)
+    paths = sorted((os.path.join(root, d) for d in os.listdir(root)), key=os.path.getmtime)
+    for path in paths[:-keep]:
+        if time.time() - os.path.getmtime(path) > min_age:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def build_kernel(kernel, source, clock=None):
     """Returns the directory of the built kernel, and its description."""
     key = kernel_key(kernel, source)
@@ -156,8 +167,10 @@ def build_kernel(kernel, source, clock=None):
     info_file = os.path.join(final, "info.json")
 
     if os.path.exists(info_file):
+        os.utime(final)
         with open(info_file) as f:
             return final, json.load(f)
+    prune("kernel", KEEP_KERNELS)
 
     with slot_locked(kernel, source):
         if os.path.exists(info_file):       # another run has built it meanwhile

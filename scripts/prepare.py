@@ -185,11 +185,14 @@ def slot_tree(source, config_key, arch):
     slot = common.cache_dir("slot", "%s-%s-%s" % (source.ident, arch, config_key[:12]))
     tree = os.path.join(slot, "linux")
     if not os.path.isdir(tree):
+        import build
+        build.prune("slot", build.KEEP_SLOTS)
         common.need_space(4, "a working tree with objects")
         tmp = tree + ".tmp"
         shutil.rmtree(tmp, ignore_errors=True)
         subprocess.run(["cp", "-al", source.path, tmp], check=True)
         os.rename(tmp, tree)
+    os.utime(slot)
     return tree
 
 

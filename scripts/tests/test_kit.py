@@ -140,6 +140,52 @@ class Arguments(Sandbox):
         self.fails(["MEM=512"], boot.check_size, types.SimpleNamespace(smp=2, mem=512))
 
 
+class Cache(Sandbox):
+    def test_only_what_is_old_and_too_much_is_removed(self):
+        import build
+        root = common.cache_dir("kernel")
+        for n in range(6):
+            path = os.path.join(root, str(n))
+            os.mkdir(path)
+            age = (6 - n) * 20 * 3600          # 120 h ... 20 h
+            os.utime(path, (time.time() - age, time.time() - age))
+        build.prune("kernel", 3)
+        self.assertEqual(sorted(os.listdir(root)), ["3", "4", "5"])
+        build.prune("kernel", 1)
+        self.assertEqual(sorted(os.listdir(root)), ["5"])
+        os.utime(os.path.join(root, "5"))
+        os.mkdir(os.path.join(root, "6"))
+        build.prune("kernel", 1)
+        self.assertEqual(sorted(os.listdir(root)), ["5", "6"])
+
+
+class Explore(Sandbox):
+    def test_bad_names(self):
+        import explore
+        self.fails(["no_such", "deferred_split_scan"], explore.plan, ["no_such"], [], [])
+        self.fails(["munmap-quarter", "munmap-half"], explore.plan, [], ["munmap-quarter"], [])
+        self.fails(["SCHEDULE=x"], explore.replay, types.SimpleNamespace(series="1"), "x")
+
+    def test_the_owner_is_not_asked_to_do_two_things(self):
+        import explore
+        for victim, action, op, state in explore.plan([], [], []):
+            self.assertFalse(action in explore.OWNERS and op in explore.OWNERS)
+
+    def test_red_points_are_grouped_into_windows(self):
+        import explore
+        e = explore.Explored("f", "scan", "munmap-half", "queued")
+        e.points = [(0, "ok", ""), (4, "LOST", "a"), (6, "LOST", "a"), (9, "CORRUPT", "a"),
+                    (12, "blocked", ""), (14, "LOST", "a")]
+        saved, explore.source_lines = explore.source_lines, lambda built, victim, offsets: {}
+        self.addCleanup(setattr, explore, "source_lines", saved)
+        found = explore.windows(e, None)
+        self.assertEqual([w.split(",")[0] for w in found],
+                         ["LOST: 2 instructions", "CORRUPT: 1 instruction", "LOST: 1 instruction"])
+        self.assertEqual(explore.verdict(e), judge.FAIL)
+        e.points = []
+        self.assertEqual(explore.verdict(e), judge.VACUOUS)
+
+
 class Fetch(Sandbox):
     """The real flow, with a package of our own and stubs for apt."""
 
