@@ -62,7 +62,8 @@ def qemu_command(arch, accel, image, initrd, append, run, smp, mem, det=False, g
                     "-numa", "node,nodeid=%d,memdev=m%d,cpus=%s-%s" % (node, node, cpus[0],
                                                                         cpus[-1])]
     command += ["-kernel", image, "-initrd", initrd, "-append", append,
-                "-device", "virtio-serial-pci",
+                # ioeventfd would have QEMU's main loop, at the host's pace, do the work.
+                "-device", "virtio-serial-pci" + (",ioeventfd=off" if det else ""),
                 "-chardev", "file,id=results,path=%s" % os.path.join(run, "results.log"),
                 "-device", "virtserialport,chardev=results,name=splitq.results"]
     if shell:

@@ -234,6 +234,27 @@ def migration_keeps_its_place():
     return bad
 
 
+def schedules_replay(times=3):
+    """A red schedule of stock is red each time it is replayed, the same to the byte."""
+    import explore
+    (found,), built, _ = explore.explore(
+        arguments(series="0"), [("deferred_split_scan", "scan", "munmap-half", "queued")])
+    bad = []
+    for word in ("LOST", "CORRUPT"):
+        offsets = [p[0] for p in found.points if p[1] == word]
+        if not offsets:
+            bad.append("no %s found to replay" % word)
+            continue
+        name = explore.schedule(found, offsets[0], built)
+        say("       " + name)
+        outcomes, consoles = explore.replay(arguments(), name, times)
+        if set(outcomes) != {word}:
+            bad.append("%s: %s" % (name, " ".join(outcomes)))
+        if consoles != 1:
+            bad.append("%s: %d different consoles in %d runs" % (name, consoles, times))
+    return bad
+
+
 def mutant_expectations(patch):
     """The 'Red: TEST WORDS' lines of a mutant's header."""
     text = common.file_bytes(patch).decode().split("\n---\n")[0]
@@ -319,6 +340,7 @@ def verb():
     check("sparse", lambda: sparse(source))
     check("stock is red, the series is green", stock_against_series)
     check("the explorer finds what it must", explorer_is_right)
+    check("schedules replay to the byte", schedules_replay)
     check("migration keeps its place on the queue", migration_keeps_its_place)
     for name in sorted(os.listdir(os.path.join(TOP, "patches/mutants/6.12"))):
         check("mutant %s is caught" % name.split("-")[0],

@@ -8,7 +8,7 @@ selftests/deferred_split_explore.c. After something that the kernel does not
 survive, the guest is started anew and goes on at the next instruction.
 
 A schedule is called FUNCTION+0xOFFSET/VICTIM-ACTION/OPERATION/STATE@KERNEL; make
-replay SCHEDULE=... runs it alone, ten times.
+replay SCHEDULE=... runs it alone, ten times, under TCG in the deterministic mode.
 """
 import json
 import os
@@ -237,7 +237,11 @@ def explore(args, chosen, clock=None):
 
 
 def replay(args, name, times=10):
-    """Run one schedule alone, again and again; the outcomes."""
+    """Run one schedule alone, again and again.
+
+    Under TCG in the deterministic mode: then every run is the same to the byte.
+    Returns the outcomes, and how many different consoles there were.
+    """
     m = re.match(r"(\w[\w.]*)\+0x([0-9a-f]+)/([\w-]+)/([\w-]+)/(\w+)(?:@\S+-(stock|series)-\w+)?$",
                  name)
     if not m:
@@ -246,16 +250,26 @@ def replay(args, name, times=10):
         args.series = {"stock": "0", "series": "1"}[m.group(6)]
     built = build.Built(common.Kernel(args))
     accel = "tcg" if args.det else boot.accelerator(built)
+    args.det = accel == "tcg"
     where = run.new_run_dir("replay-" + built.kernel.label)
     offset = int(m.group(2), 16)
-    outcomes = []
+    outcomes, consoles = [], set()
     for n in range(times):
         e = Explored(m.group(1), m.group(3), m.group(4), m.group(5))
         explore_one(built, e, args, accel, os.path.join(where, str(n)), offset, offset)
         outcomes.append(e.points[0][1] if e.points else e.note or "not held")
+        said = ""
+        for dirpath, _, files in sorted(os.walk(os.path.join(where, str(n)))):
+            for name in ("console.log", "results.log"):
+                if name in files:
+                    said += judge.read(dirpath, name)
+        consoles.add(said)
         say("replay %d of %d: %s" % (n + 1, times, outcomes[-1]))
+    if args.det:
+        say("%s" % ("all runs are the same to the byte" if len(consoles) == 1 else
+                    "%d different consoles in %d runs" % (len(consoles), times)))
     say("case files: %s" % where)
-    return outcomes
+    return outcomes, len(consoles)
 
 
 def arguments():
@@ -275,7 +289,7 @@ def arguments():
 def verb():
     args = arguments().parse_args()
     if args.replay:
-        outcomes = replay(args, args.replay)
+        outcomes, _ = replay(args, args.replay)
         return 0 if set(outcomes) <= {"ok", "blocked"} else 1
     words = [w.replace(",", " ").split() for w in (args.victim, args.op, args.state)]
     chosen = [(v, VICTIMS[v][0], o, s) for v, o, s in QUICK] if args.quick else plan(*words)
