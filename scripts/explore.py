@@ -13,7 +13,6 @@ replay SCHEDULE=... runs it alone, ten times, under TCG in the deterministic mod
 import json
 import os
 import re
-import subprocess
 import sys
 
 import boot

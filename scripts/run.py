@@ -5,7 +5,6 @@ All tests share a guest as long as they pass. After one that does not, the rest
 go on in a fresh guest: what follows a corruption is noise. Exit status 0 only if
 something passed and nothing failed, was vacuous, or could not be judged.
 """
-import argparse
 import json
 import os
 import shutil

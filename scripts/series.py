@@ -9,7 +9,6 @@ patch off for somebody else: who sends it adds that with git am -s.
 import os
 import shutil
 import subprocess
-import sys
 
 import common
 import fetch
