@@ -7,6 +7,7 @@ prepared and kept in the cache.
 """
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -26,7 +27,7 @@ def kunit(kernel, source, show=True):
                    "--arch=" + kernel.arch, "--kunitconfig=mm/tests",
                    "--build_dir=obj", "--jobs=%d" % common.jobs(), "--timeout=600",
                    "--qemu_args=-smp 2"]
-        if subprocess.run(["which", "ccache"], stdout=subprocess.DEVNULL).returncode == 0:
+        if shutil.which("ccache"):
             command.append("--make_options=CC=ccache gcc")
         say("kunit: in %s: %s" % (tree, " ".join(command[1:])))
         env = common.clean_env()

@@ -27,6 +27,20 @@
 
 static char report[1 << 20];
 
+/* Sets the knobs, if the audit can be tested here; else the reason in words. */
+static const char *audit_unusable(void)
+{
+	const char *why = ds_unusable();
+
+	if (why)
+		return why;
+	if (!ds_have_module())
+		return "needs the splitq module";
+	if (access(DS_SPLITQ "audit", R_OK))
+		return "this splitq module has no audit";
+	return ds_knobs_set();
+}
+
 /* The whole report; its last line, or a reason why there is none. */
 static const char *audit(const char *file)
 {
@@ -94,15 +108,9 @@ FIXTURE(audit) {
 
 FIXTURE_SETUP(audit)
 {
-	const char *why = ds_unusable();
+	const char *why = audit_unusable();
 	int i;
 
-	if (!why && !ds_have_module())
-		why = "needs the splitq module";
-	if (!why && access(DS_SPLITQ "audit", R_OK))
-		why = "this splitq module has no audit";
-	if (!why)
-		why = ds_knobs_set();
 	if (why)
 		SKIP(return, "%s", why);
 	self->size = ds_thp_size();
@@ -273,14 +281,8 @@ FIXTURE_VARIANT_ADD(planted, marked) {
 
 FIXTURE_SETUP(planted)
 {
-	const char *why = ds_unusable();
+	const char *why = audit_unusable();
 
-	if (!why && !ds_have_module())
-		why = "needs the splitq module";
-	if (!why && access(DS_SPLITQ "audit", R_OK))
-		why = "this splitq module has no audit";
-	if (!why)
-		why = ds_knobs_set();
 	if (why)
 		SKIP(return, "%s", why);
 	self->thp = ds_map_thp();

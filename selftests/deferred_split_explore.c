@@ -354,7 +354,7 @@ static struct answer helper_do(struct helper *h, const struct command *c)
 	return helper_answer(h);
 }
 
-/* The last line of the module's audit; NULL if there is no audit, or it is ok. */
+/* The last line of the module's audit unless it is ok; NULL if there is no audit. */
 static const char *audit_complaint(void)
 {
 	static char last[256];
@@ -367,7 +367,8 @@ static const char *audit_complaint(void)
 	while (fgets(line, sizeof(line), f))
 		snprintf(last, sizeof(last), "%s", line);
 	fclose(f);
-	return !strncmp(last, "audit wrong", 11) ? last : NULL;
+	/* "unknown" is not ok either: nothing is held any more when this is read. */
+	return !strncmp(last, "audit ok", 8) ? NULL : last;
 }
 
 struct explorer {
