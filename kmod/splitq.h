@@ -5,7 +5,7 @@
 struct dentry;
 struct folio;
 
-int splitq_pause_init(struct dentry *dir);
+void splitq_pause_init(struct dentry *dir);
 void splitq_pause_exit(void);
 
 void splitq_folio_init(struct dentry *dir);

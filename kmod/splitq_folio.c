@@ -5,20 +5,35 @@
  * What is the folio behind this address in?
  *
  *	write "PID ADDRESS", then read from the same open file:
- *	pfn=0x18000 order=9 refs=1 mapcount=1 anon=1 locked=0 partially_mapped=0 list=linked nid=0
+ *	pfn=0x18000 order=9 refs=1 mapcount=1 anon=1 locked=0 partially_mapped=0 list=linked nid=0 memcg=27
+ *
+ * memcg is the inode of the memcg that it is charged to, 0: none. With the word
+ * "pin" behind the address the file keeps a reference to the folio until it is
+ * closed or written again, with "lock" the folio's lock as well (-EAGAIN: somebody
+ * else has it).
  *
  * list: empty (both pointers are the entry itself), torn (one is: a
  * list_del_init() is between its two stores), linked (the neighbours agree),
  * broken (they do not), none (order < 2 has no _deferred_list).
  *
+ * Written "pfn 0xPFN" instead it describes the folio that this page is the head of
+ * without a reference, for one that is frozen, or held by others only: a look at a
+ * place in memory, whatever is there now. -ENOENT: it is not the head of a large
+ * folio (any more).
+ *
  * Nothing is locked: the queue lock may be held by a CPU that is held. So an
  * answer is exact while the queue stands still, and a snapshot otherwise. refs
- * does not count the reference that is taken to look.
+ * does not count the references that this file has.
  */
+#include <linux/cgroup.h>
 #include <linux/debugfs.h>
 #include <linux/list.h>
+#include <linux/memcontrol.h>
+#include <linux/memory_hotplug.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/pagemap.h>
 #include <linux/pid.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -27,8 +42,11 @@
 #include "splitq.h"
 
 struct folio_query {
+	struct mutex mutex;
+	struct folio *kept;
+	bool locked;
 	int len;
-	char answer[192];
+	char answer[224];
 };
 
 static bool entry_points_to(struct list_head **pp, const struct list_head *entry)
@@ -62,50 +80,63 @@ const char *splitq_list_state(struct folio *folio)
 	return "broken";
 }
 
-static int folio_describe(struct folio *folio, char *buf, size_t size)
+static unsigned long folio_memcg_ino(struct folio *folio)
+{
+	unsigned long ino = 0;
+#ifdef CONFIG_MEMCG
+	struct mem_cgroup *memcg;
+
+	rcu_read_lock();
+	memcg = folio_memcg(folio);
+	if (memcg)
+		ino = cgroup_ino(memcg->css.cgroup);
+	rcu_read_unlock();
+#endif
+	return ino;
+}
+
+static int folio_describe(struct folio *folio, int our_refs, char *buf, size_t size)
 {
 	bool queueable = folio_order(folio) > 1 && folio_test_large_rmappable(folio);
 
 	return scnprintf(buf, size,
-			 "pfn=0x%lx order=%u refs=%d mapcount=%d anon=%d locked=%d partially_mapped=%d list=%s nid=%d\n",
-			 folio_pfn(folio), folio_order(folio), folio_ref_count(folio) - 1,
+			 "pfn=0x%lx order=%u refs=%d mapcount=%d anon=%d locked=%d partially_mapped=%d list=%s nid=%d memcg=%lu\n",
+			 folio_pfn(folio), folio_order(folio), folio_ref_count(folio) - our_refs,
 			 folio_mapcount(folio), folio_test_anon(folio), folio_test_locked(folio),
 			 queueable && folio_test_partially_mapped(folio),
-			 queueable ? splitq_list_state(folio) : "none", folio_nid(folio));
+			 queueable ? splitq_list_state(folio) : "none", folio_nid(folio),
+			 folio_memcg_ino(folio));
 }
 
-static ssize_t folio_query_write(struct file *file, const char __user *ubuf, size_t len,
-				 loff_t *pos)
+static void folio_query_drop(struct folio_query *q)
 {
-	struct folio_query *q = file->private_data;
+	if (!q->kept)
+		return;
+	if (q->locked)
+		folio_unlock(q->kept);
+	folio_put(q->kept);
+	q->locked = false;
+	q->kept = NULL;
+}
+
+/* With a reference to the folio behind an address of a process; or an ERR_PTR(). */
+static struct folio *folio_find(int nr, unsigned long addr)
+{
 	struct task_struct *task;
-	unsigned long addr;
 	struct mm_struct *mm;
 	struct page *page;
-	char buf[64];
 	struct pid *pid;
-	int nr;
 	long ret;
-
-	if (len >= sizeof(buf))
-		return -EINVAL;
-	if (copy_from_user(buf, ubuf, len))
-		return -EFAULT;
-	buf[len] = '\0';
-	if (sscanf(buf, "%d %lx", &nr, &addr) != 2) {
-		pr_err("folio: '%s' is not \"PID HEX-ADDRESS\"\n", strim(buf));
-		return -EINVAL;
-	}
 
 	pid = find_get_pid(nr);
 	task = get_pid_task(pid, PIDTYPE_PID);
 	put_pid(pid);
 	if (!task)
-		return -ESRCH;
+		return ERR_PTR(-ESRCH);
 	mm = get_task_mm(task);
 	put_task_struct(task);
 	if (!mm)
-		return -ESRCH;
+		return ERR_PTR(-ESRCH);
 
 	mmap_read_lock(mm);
 	/* FOLL_DUMP: look, don't fault anything in where there is nothing. */
@@ -113,10 +144,70 @@ static ssize_t folio_query_write(struct file *file, const char __user *ubuf, siz
 	mmap_read_unlock(mm);
 	mmput(mm);
 	if (ret != 1)
-		return ret < 0 ? ret : -EFAULT;
+		return ERR_PTR(ret < 0 ? ret : -EFAULT);
+	return page_folio(page);
+}
 
-	q->len = folio_describe(page_folio(page), q->answer, sizeof(q->answer));
-	folio_put(page_folio(page));
+/* What is at this place in memory? Nobody may be asked to keep it there. */
+static int folio_peek(struct folio_query *q, unsigned long pfn)
+{
+	struct folio *folio;
+
+	if (!pfn_valid(pfn) || !pfn_to_online_page(pfn))
+		return -EINVAL;
+	folio = (struct folio *)pfn_to_page(pfn);
+	if (!folio_test_large(folio) || PageTail(&folio->page) || folio_test_slab(folio))
+		return -ENOENT;
+	folio_query_drop(q);
+	q->len = folio_describe(folio, 0, q->answer, sizeof(q->answer));
+	return 0;
+}
+
+static ssize_t folio_query_write(struct file *file, const char __user *ubuf, size_t len,
+				 loff_t *pos)
+{
+	struct folio_query *q = file->private_data;
+	char buf[64], word[8] = "";
+	struct folio *folio;
+	unsigned long addr;
+	int nr, words, err;
+
+	if (len >= sizeof(buf))
+		return -EINVAL;
+	if (copy_from_user(buf, ubuf, len))
+		return -EFAULT;
+	buf[len] = '\0';
+	if (sscanf(buf, "pfn %lx", &addr) == 1) {
+		mutex_lock(&q->mutex);
+		err = folio_peek(q, addr);
+		mutex_unlock(&q->mutex);
+		return err ?: len;
+	}
+	words = sscanf(buf, "%d %lx %7s", &nr, &addr, word);
+	if (words < 2 || (words == 3 && strcmp(word, "pin") && strcmp(word, "lock"))) {
+		pr_err("folio: '%s' is not \"PID HEX-ADDRESS [pin|lock]\" or \"pfn HEX-PFN\"\n", strim(buf));
+		return -EINVAL;
+	}
+
+	mutex_lock(&q->mutex);
+	folio_query_drop(q);
+	folio = folio_find(nr, addr);
+	if (IS_ERR(folio)) {
+		mutex_unlock(&q->mutex);
+		return PTR_ERR(folio);
+	}
+	if (!strcmp(word, "lock") && !folio_trylock(folio)) {
+		mutex_unlock(&q->mutex);
+		folio_put(folio);
+		return -EAGAIN;
+	}
+	q->locked = !strcmp(word, "lock");
+	q->len = folio_describe(folio, 1, q->answer, sizeof(q->answer));
+	if (word[0])
+		q->kept = folio;
+	else
+		folio_put(folio);
+	mutex_unlock(&q->mutex);
 	*pos = 0;
 	return len;
 }
@@ -132,13 +223,19 @@ static int folio_query_open(struct inode *inode, struct file *file)
 {
 	struct folio_query *q = kzalloc(sizeof(*q), GFP_KERNEL);
 
+	if (!q)
+		return -ENOMEM;
+	mutex_init(&q->mutex);
 	file->private_data = q;
-	return q ? 0 : -ENOMEM;
+	return 0;
 }
 
 static int folio_query_release(struct inode *inode, struct file *file)
 {
-	kfree(file->private_data);
+	struct folio_query *q = file->private_data;
+
+	folio_query_drop(q);
+	kfree(q);
 	return 0;
 }
 

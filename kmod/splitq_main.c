@@ -2,14 +2,16 @@
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
 /*
- * splitq.ko - hold one CPU inside the deferred split queue code, look at a folio
+ * splitq.ko - hold CPUs inside the deferred split queue code, look at a folio
  * meanwhile, and audit the queues.
  *
  * Everything is in debugfs, for root only:
  *
- *	splitq/pause	arm one pause point, read what became of it
- *	splitq/release	let the held CPU go
- *	splitq/folio	the state of the folio behind an address of a process
+ *	splitq/pause	arm pause points, read what became of them
+ *	splitq/release	let a held CPU go
+ *	splitq/cover	which instructions of a function does a task execute?
+ *	splitq/folio	the state of the folio behind an address of a process; pin or
+ *			lock it
  *	splitq/audit	walk all queues under their locks: is all as it should be?
  *	splitq/audit_marked	walk all memory for folios marked partially mapped
  *	splitq/audit_plant	make the next audit see a fault that is not there
@@ -48,11 +50,7 @@ static int __init splitq_init(void)
 		return err == -ENODEV ? -EOPNOTSUPP : err;
 	}
 
-	err = splitq_pause_init(splitq_dir);
-	if (err) {
-		debugfs_remove(splitq_dir);
-		return err;
-	}
+	splitq_pause_init(splitq_dir);
 	splitq_folio_init(splitq_dir);
 	splitq_audit_init(splitq_dir);
 	return 0;

@@ -42,7 +42,7 @@ def stop(process):
 
 
 def qemu_command(arch, accel, image, initrd, append, run, smp, mem, det=False, gdb=False,
-                 shell=False):
+                 shell=False, session=False):
     a = ARCHES[arch]
     common.need_tool(a["qemu"], "qemu-system-x86")
     nodes = 2 if smp % 2 == 0 else 1
@@ -63,12 +63,16 @@ def qemu_command(arch, accel, image, initrd, append, run, smp, mem, det=False, g
     command += ["-kernel", image, "-initrd", initrd, "-append", append,
                 # ioeventfd would have QEMU's main loop, at the host's pace, do the work.
                 "-device", "virtio-serial-pci" + (",ioeventfd=off" if det else ""),
-                "-chardev", "file,id=results,path=%s" % os.path.join(run, "results.log"),
+                "-chardev", "file,id=results,append=on,path=%s" % os.path.join(run, "results.log"),
                 "-device", "virtserialport,chardev=results,name=splitq.results"]
+    if session:
+        command += ["-chardev", "stdio,id=commands,signal=off",
+                    "-device", "virtserialport,chardev=commands,name=splitq.commands"]
     if shell:
         command += ["-serial", "mon:stdio"]
     else:
-        command += ["-monitor", "none", "-serial", "file:%s" % os.path.join(run, "console.log")]
+        command += ["-monitor", "none", "-serial", "chardev:console", "-chardev",
+                    "file,id=console,append=on,path=%s" % os.path.join(run, "console.log")]
     if gdb:
         command += ["-chardev", "socket,path=gdb.sock,server=on,wait=off,id=gdb",
                     "-gdb", "chardev:gdb", "-S"]
@@ -121,26 +125,37 @@ def watch(process, run, limit, on_tick=None):
             return "late"
 
 
-def boot(built, run, tests, accel, smp=2, mem=1024, kunit=False, det=False, limit=1800,
-         on_tick=None):
-    """Boot a guest that runs the tests; returns how it ended and fills the run directory."""
+def fill_run_dir(built, run, tests):
+    """What QEMU reads, and what a reader of the case wants; returns initrd and image."""
     os.makedirs(run, exist_ok=True)
     initrd = os.path.join(run, "initrd.gz")
     initramfs.write(initrd, built.init, built.module, built.selftests, tests)
     shutil.copy2(os.path.join(built.dir, "config"), run)
+    for name in ("results.log", "console.log", "image"):
+        if os.path.exists(os.path.join(run, name)):
+            os.unlink(os.path.join(run, name))
     image = os.path.join(run, "image")
-    if os.path.exists(image):
-        os.unlink(image)
     try:
         os.link(built.image, image)
     except OSError:
         shutil.copy2(built.image, image)
-    append = cmdline(built.kernel.arch, "kunit.enable=%d" % kunit)
-    command = qemu_command(built.kernel.arch, accel, image, initrd, append, run, smp, mem, det)
+    return initrd, image
+
+
+def write_qemu_sh(run, command):
     common.write_atomically(os.path.join(run, "qemu.sh"),
                             "#!/bin/sh\n# The guest of this directory, once more.\n" +
                             " ".join(shlex.quote(w) for w in command) + "\n")
     os.chmod(os.path.join(run, "qemu.sh"), 0o755)
+
+
+def boot(built, run, tests, accel, smp=2, mem=1024, kunit=False, det=False, limit=1800,
+         on_tick=None):
+    """Boot a guest that runs the tests; returns how it ended and fills the run directory."""
+    initrd, image = fill_run_dir(built, run, tests)
+    append = cmdline(built.kernel.arch, "kunit.enable=%d" % kunit)
+    command = qemu_command(built.kernel.arch, accel, image, initrd, append, run, smp, mem, det)
+    write_qemu_sh(run, command)
 
     start = time.monotonic()
     with open(os.path.join(run, "qemu.log"), "w") as log:

@@ -1,238 +1,480 @@
 #!/usr/bin/env python3
 """Explore every schedule with one preemption of the queue's functions.
 
-For a victim function and an operation, one CPU is held at each instruction of
-the victim in turn while the operation runs on another CPU; then both finish, and
-the queue, its counters and the console are looked at. See
-selftests/deferred_split_explore.c. After something that the kernel does not
-survive, the guest is started anew and goes on at the next instruction.
+For a victim function and an operation, one CPU is held at each instruction that
+the victim executes in turn while the operation runs on another CPU; then both
+finish, and the queue, its counters and the console are looked at: see
+selftests/deferred_split_explore.c. After something that what follows could suffer
+from, the guest is put back and goes on at the next instruction.
 
-A schedule is called FUNCTION+0xOFFSET/VICTIM-ACTION/OPERATION/STATE@KERNEL; make
+With --pairs (PAIRS=1) two preemptions: the victim is held, the operation runs until
+one of its own instructions and is held there, the victim finishes, the operation
+finishes. Bounded by time (TIME, seconds each); the share that was tried is printed.
+
+A schedule is called FUNCTION+0xOFFSET/ACTION/OPERATION/STATE@KERNEL, one of two
+preemptions FUNCTION+0xOFFSET/ACTION/FUNCTION2+0xOFFSET/OPERATION/STATE@KERNEL; make
 replay SCHEDULE=... runs it alone, ten times, under TCG in the deterministic mode.
 """
 import json
 import os
 import re
 import sys
+import time
 
 import boot
 import build
 import common
+import guest
 import judge
 import run
 from common import die, say
 
-# Which action runs a function, and what the folio is in before, so that it does.
+# function: (the actions that execute it, the states that the folio is in before)
 VICTIMS = {
-    "deferred_split_scan": ("scan", ("queued", "underused", "partial")),
-    "split_queue_del": ("scan", ("queued", "partial")),
-    "deferred_split_folio": ("munmap-half", ("queued",)),
-    "__folio_unqueue_deferred_split": ("munmap-all", ("queued", "partial")),
-    "split_huge_page_to_list_to_order": ("scan", ("underused", "partial")),
-    "migrate_folio_move": ("migrate", ("queued", "underused", "partial")),
-    "__folio_migrate_mapping": ("migrate", ("queued", "underused")),
-    "__remove_mapping": ("pageout", ("queued",)),
+    "deferred_split_scan": (("scan",), (
+        "queued", "underused", "partial", "partial+64k", "partial+root", "underused+locked",
+        "partial+locked", "partial+pinned")),
+    "split_queue_del": (("scan",), ("queued", "partial")),
+    "split_queue_add": (("munmap-half",), ("queued", "queued+root")),
+    "deferred_split_folio": (("munmap-half",), ("queued", "queued+root")),
+    "__folio_unqueue_deferred_split": (("munmap-all", "exit"), ("queued", "partial",
+                                                                "partial+64k")),
+    "split_huge_page_to_list_to_order": (("scan",), ("underused", "partial", "partial+64k")),
+    "migrate_folio_move": (("migrate",), ("queued", "underused")),
+    "__folio_migrate_mapping": (("migrate",), ("queued", "underused")),
+    "__remove_mapping": (("pageout",), ("queued",)),
+    "mem_cgroup_move_account": (("charge-move",), ("queued", "partial")),
 }
-OPERATIONS = ("munmap-half", "munmap-all", "dontneed-half", "free-half", "mremap-half",
-              "fork-exit", "write-fault", "mlock-half", "scan", "migrate", "pageout", "collapse",
-              "split-debugfs")
 OWNERS = ("munmap-half", "munmap-all", "dontneed-half", "free-half", "mremap-half", "fork-exit",
-          "write-fault", "mlock-half")
+          "exit", "write-fault", "mlock-half", "soft-offline")
+FOREIGN = ("scan", "migrate", "pageout", "collapse", "split-debugfs", "cgroup-remove",
+           "charge-move")
+OPERATIONS = OWNERS + FOREIGN
+# With locks, pins and sizes on top, what can meet them.
+FEW = ("munmap-half", "munmap-all", "scan", "migrate", "split-debugfs")
 # What make check has the time for.
-QUICK = (("deferred_split_scan", "munmap-half", "queued"),
-         ("deferred_split_scan", "munmap-all", "partial"),
-         ("split_queue_del", "munmap-half", "queued"))
-SECONDS = 400       # of one victim, operation and state, at most
+QUICK = (("deferred_split_scan", "scan", "munmap-half", "queued"),
+         ("deferred_split_scan", "scan", "munmap-all", "partial"))
+# Two preemptions: victim, its action, the operation's function, operation, state.
+PAIRS = (
+    ("deferred_split_scan", "scan", "deferred_split_folio", "munmap-half", "queued"),
+    ("deferred_split_scan", "scan", "migrate_folio_move", "migrate", "underused"),
+    ("deferred_split_scan", "scan", "__folio_migrate_mapping", "migrate", "underused"),
+    ("deferred_split_scan", "scan", "__folio_unqueue_deferred_split", "munmap-all", "partial"),
+    ("deferred_split_folio", "munmap-half", "deferred_split_scan", "scan", "queued"),
+    ("migrate_folio_move", "migrate", "deferred_split_scan", "scan", "underused"),
+    ("__folio_put", "munmap-all", "deferred_split_scan", "scan", "queued"),
+    ("free_unref_folios", "munmap-all", "deferred_split_scan", "scan", "queued"),
+)
+CPUS = 4            # of the guest: two actors, the owner, and who directs them
+SECONDS = 900       # of one combination in one guest, at most
+PAIR_SECONDS = 60   # of one combination of two preemptions
+GUESTS = 200        # of one combination, at most
+HARMLESS = ("ok", "blocked")
 
 
-def plan(victims, operations, states):
-    """The (function, action, operation, state) to explore."""
-    for name, known, what in ((v, VICTIMS, "VICTIM") for v in victims):
-        if name not in known:
-            die("unknown %s '%s'" % (what, name), "%s is a list of: %s" % (what, " ".join(known)))
-    for name in operations:
-        if name not in OPERATIONS:
-            die("unknown OP '%s'" % name, "OP is a list of: %s" % " ".join(OPERATIONS))
-    found = []
-    for victim in victims or VICTIMS:
-        action, all_states = VICTIMS[victim]
-        for op in operations or OPERATIONS:
-            # The owner cannot be held and unmap at the same time.
-            if action in OWNERS and op in OWNERS:
-                continue
-            for state in all_states:
-                if not states or state in states:
-                    found.append((victim, action, op, state))
-    return found
+class Combination:
+    """A victim function and its action, an operation, a state; what it came to."""
 
-
-class Explored:
-    """What one victim, operation and state came to."""
-
-    def __init__(self, victim, action, op, state):
+    def __init__(self, victim, action, op, state, victim2=None):
         self.victim, self.action, self.op, self.state = victim, action, op, state
-        self.points = []            # (offset, outcome, detail)
+        self.victim2 = victim2          # the operation's function: two preemptions
+        self.points = []                # (offset, or a pair of them; outcome; detail)
+        self.executed, self.executed2 = [], []
+        self.instructions = 0
+        self.tried = self.total = self.passed = self.blocked = 0
         self.note = None
+        self.seconds = 0.0
 
     @property
     def name(self):
-        return "%s/%s/%s/%s" % (self.victim, self.action, self.op, self.state)
+        middle = "%s/%s" % (self.victim2, self.op) if self.victim2 else self.op
+        return "%s/%s/%s/%s" % (self.victim, self.action, middle, self.state)
+
+    @property
+    def v1(self):
+        return "charge-move" in (self.action, self.op)
 
     def count(self, *outcomes):
         return sum(p[1] in outcomes for p in self.points)
 
     @property
     def red(self):
-        return [p for p in self.points if p[1] not in ("ok", "blocked")]
+        return [p for p in self.points if p[1] not in HARMLESS]
+
+    @property
+    def held(self):
+        return self.tried if self.victim2 else len(self.points)
+
+    @property
+    def verdict(self):
+        if self.red:
+            return judge.FAIL
+        if self.note:
+            return judge.SKIP if self.note.startswith("cannot run: ") else judge.ERROR
+        return judge.PASS if self.held else judge.VACUOUS
 
 
-def read_points(explored, report, name):
-    for line in report.tests.get(name, {"out": []})["out"]:
+def plan(victims, operations, states):
+    """The combinations to explore."""
+    for name in victims:
+        if name not in VICTIMS:
+            die("unknown VICTIM '%s'" % name, "VICTIM is a list of: %s" % " ".join(VICTIMS))
+    for name in operations:
+        if name not in OPERATIONS:
+            die("unknown OP '%s'" % name, "OP is a list of: %s" % " ".join(OPERATIONS))
+    known = sorted({s for _, all_states in VICTIMS.values() for s in all_states})
+    for name in states:
+        if not re.fullmatch(r"(queued|underused|partial)(\+(root|pinned|locked|\d+k))*", name):
+            die("unknown STATE '%s'" % name, "STATE is a list of: %s" % " ".join(known))
+    found = []
+    for victim in victims or VICTIMS:
+        actions, all_states = VICTIMS[victim]
+        for action in actions:
+            for state in [s for s in states or all_states]:
+                for op in operations or OPERATIONS:
+                    # The owner cannot be held and unmap at the same time.
+                    if action in OWNERS and op in OWNERS:
+                        continue
+                    if not operations and "+" in state and op not in FEW:
+                        continue
+                    # The root memcg cannot be removed, charges move in a hierarchy of their own.
+                    if "root" in state and op in ("cgroup-remove", "charge-move"):
+                        continue
+                    if "charge-move" in (action, op) and not operations and \
+                       (state not in ("queued", "partial") or
+                        "charge-move" == op and action not in ("scan", "munmap-half")):
+                        continue
+                    if action == "charge-move" and op not in ("scan",) + OWNERS:
+                        continue
+                    if op == action == "charge-move":
+                        continue
+                    found.append(Combination(victim, action, op, state))
+    # cgroup v1 takes the memory controller for the rest of a guest's life: at the end.
+    return sorted(found, key=lambda c: c.v1)
+
+
+def explorer_command(c, first, at=None, seconds=None, planted=None):
+    words = ["/selftests/deferred_split_explore"]
+    if planted:
+        words += ["-p", planted]
+    if c.victim2:
+        words += ["-2", c.victim2, "-s", str(int(seconds or PAIR_SECONDS))]
+    if at:
+        words += ["-a", "0x%x" % at[0]]
+        if c.victim2:
+            words += ["-b", "0x%x" % at[1]]
+    words += [c.victim, c.action, c.op, c.state]
+    # The order of the program: VICTIM SYMBOL OP STATE
+    words[-4:] = [c.action, c.victim, c.op, c.state]
+    if first:
+        words.append(str(first))
+    return " ".join(words)
+
+
+def is_enough(c, planted):
+    """A planted fault is in every point: the first shows it."""
+    return planted and c.red
+
+
+class Reader:
+    """Takes the explorer's lines, and knows which point the next word is about."""
+
+    def __init__(self, c, first):
+        self.c, self.next = c, first
+        self.trying = None              # a pair that has begun, with its number
+        self.points = 0
+        self.covered = []
+
+    def __call__(self, line):
+        c = self.c
         m = re.match(r"point \S+\+0x([0-9a-f]+) (\S+) (.*)$", line)
         if m:
-            explored.points.append((int(m.group(1), 16), m.group(2), m.group(3)))
-        elif line.startswith(("cannot run:", "no THP", "a helper")):
-            explored.note = line
-
-
-def explore_one(built, explored, args, accel, where, first=0, last=None):
-    """Explore one combination, in as many guests as it takes."""
-    guest = 0
-    while guest < 40:
-        guest += 1
-        name = "explore/" + explored.name
-        command = "/selftests/deferred_split_explore %s %s %s %s 0x%x%s" % (
-            explored.action, explored.victim, explored.op, explored.state, first,
-            "" if last is None else " 0x%x" % last)
-        run_dir = os.path.join(where, "%s-%d" % (explored.name.replace("/", "."), guest))
-        boot.boot(built, run_dir, [(name, SECONDS, command)], accel, args.smp, args.mem,
-                  det=args.det, limit=SECONDS + 60)
-        report = judge.Report(judge.read(run_dir, "results.log"))
-        had = len(explored.points)
-        read_points(explored, report, name)
-        rows, _ = judge.judge_run(run_dir)
-        console = judge.segments(judge.read(run_dir, "console.log"))
-        splats = judge.first_splats(console.get(name, []))
-        test = report.tests.get(name)
-        if test is None:
-            explored.note = rows[0]["detail"]
+            offset = int(m.group(1), 16)
+            c.points.append((offset, m.group(2), m.group(3)))
+            self.points += 1
+            self.next = offset + 1
             return
-        ended = test["end"] is not None and test["how"] == "ended"
-        if splats:
-            # The point that was the last to begin, if it did not say so itself.
-            last_said = explored.points[-1] if len(explored.points) > had else None
-            if last_said and last_said[1] not in ("ok", "blocked"):
-                explored.points[-1] = (last_said[0], last_said[1], "splat: " + splats[0])
-            elif last_said:
-                explored.points.append((last_said[0], "SPLAT", splats[0]))
+        m = re.match(r"try (\d+) \S+\+0x([0-9a-f]+) \S+\+0x([0-9a-f]+)$", line)
+        if m:
+            self.trying = (int(m.group(2), 16), int(m.group(3), 16))
+            self.next = int(m.group(1)) + 1
+            c.tried = self.next
+            return
+        m = re.match(r"pair \d+ \S+\+0x([0-9a-f]+) \S+\+0x([0-9a-f]+) (\S+) (.*)$", line)
+        if m:
+            c.points.append(((int(m.group(1), 16), int(m.group(2), 16)), m.group(3), m.group(4)))
+            self.points += 1
+            return
+        m = re.match(r"cover (\S+) \S+ instructions=(\d+) unprobed=\d+ executed=(\d+)$", line)
+        if m:
+            if m.group(1) == c.victim and not self.covered:
+                c.instructions, c.executed = int(m.group(2)), []
+                self.covered = c.executed
             else:
-                explored.points.append((first, "SPLAT", splats[0]))
-        elif not ended:
-            at = explored.points[-1][0] + 1 if len(explored.points) > had else first
-            explored.points.append((at, "HANG", "no progress"))
-        if ended and not splats and test["end"].get("exit") != "3":
+                c.executed2 = []
+                self.covered = c.executed2
             return
-        if not explored.points:
-            return
-        first = explored.points[-1][0] + 1
-        if last is not None and first > last:
-            return
+        if line.startswith("executed "):
+            self.covered += [int(w, 16) for w in line.split()[1:]]
+        m = re.match(r"pairs total=(\d+) tried=(\d+)$", line)
+        if m:
+            c.total, c.tried = int(m.group(1)), int(m.group(2))
+        m = re.match(r"window \S+ .*\bok=(\d+) blocked=(\d+)", line)
+        if m and c.victim2:
+            c.passed += int(m.group(1))
+            c.blocked += int(m.group(2))
+        if line.startswith("cannot run: "):
+            c.note = line
+        if line.startswith("control ") and " NOEFFECT " in line:
+            c.points.append((0, "NOEFFECT", "alone: " + line))
+        if line.startswith("AUDIT of all memory"):
+            c.points.append((0, "AUDIT", line))
+
+    def culprit(self):
+        """The point that was under way when there was no word any more."""
+        if self.trying:
+            return self.trying
+        return next((o for o in self.c.executed if o >= self.next), self.next)
+
+
+def explore_one(sessions, c, at=None, seconds=None, planted=None):
+    """Explore one combination, in as many guests as it takes."""
+    first, start = 0, time.monotonic()
+    for _ in range(GUESTS):
+        left = (seconds or PAIR_SECONDS) - (time.monotonic() - start)
+        if c.victim2 and first and left < 1:
+            break
+        reader = Reader(c, first)
+        got = sessions.get().execute("explore/" + c.name, SECONDS,
+                                     explorer_command(c, first, at, left, planted), reader)
+        splats = got.splats
+        if splats:
+            # Of the point that spoke last, unless the kernel died before it could.
+            if got.end and reader.points and not reader.trying:
+                where = c.points[-1][0]
+                if c.points[-1][1] in HARMLESS:
+                    c.points[-1] = (where, "SPLAT", "splat: " + splats[0])
+                else:
+                    c.points[-1] = (where, c.points[-1][1], "splat: " + splats[0])
+            else:
+                c.points.append((reader.culprit(), "SPLAT", "splat: " + splats[0]))
+        elif got.lost or got.how != "ended" or any(o.startswith("HANG") for o in got.out):
+            c.points.append((reader.culprit(), "HANG", got.lost or "no progress"))
+        if not splats and got.exit in (0, 1, 4):
+            break
+        if got.exit == 2:
+            die("the explorer does not understand: %s" % explorer_command(c, first, at),
+                "selftests/deferred_split_explore.c and scripts/explore.py disagree")
+        sessions.drop()
+        if at or is_enough(c, planted):
+            break
+        if splats or got.lost or got.how != "ended":
+            culprit = c.points[-1][0]
+            first = reader.next if reader.trying else culprit + 1
+        else:
+            first = reader.next
+        if not c.victim2 and c.executed and first > c.executed[-1]:
+            break
+    if c.victim2 and not c.total:
+        c.total = len(c.executed) * len(c.executed2)
+    c.seconds = time.monotonic() - start
 
 
 def source_lines(built, victim, offsets):
-    """offset -> file:line, by addr2line on the kernel that ran."""
+    """offset -> file:line, by addr2line on the kernel that ran; inlined by whom."""
     if not offsets:
         return {}
-    symbols = common.run(["nm", built.vmlinux]).stdout
+    a = common.ARCHES[built.kernel.arch]
+    tool = common.tool(a, "nm") if hasattr(common, "tool") else "nm"
+    symbols = common.run([tool, built.vmlinux]).stdout
     m = re.search(r"^([0-9a-f]+) [tT] %s$" % re.escape(victim), symbols, re.M)
     if not m:
         return {}
     base = int(m.group(1), 16)
-    got = common.run(["addr2line", "-e", built.vmlinux] + ["0x%x" % (base + o) for o in offsets])
-    lines = [re.sub(r"^.*?/?((?:mm|include|lib|kernel|arch)/)", r"\1", line.split(" (")[0])
-             for line in got.stdout.strip().split("\n")]
-    return dict(zip(offsets, lines))
+    tool = common.tool(a, "addr2line") if hasattr(common, "tool") else "addr2line"
+    found = {}
+    for n in range(0, len(offsets), 256):
+        part = offsets[n:n + 256]
+        got = common.run([tool, "-a", "-i", "-e", built.vmlinux] +
+                         ["0x%x" % (base + o) for o in part])
+        chain = None
+        for line in got.stdout.split("\n"):
+            if re.match(r"0x[0-9a-f]+$", line):
+                chain = found.setdefault(int(line, 16) - base, [])
+            elif line and chain is not None:
+                chain.append(re.sub(r"^.*?/?((?:mm|include|lib|kernel|arch)/)", r"\1",
+                                    line.split(" (")[0]))
+    return found
 
 
-def windows(explored, built):
+def in_function(chain):
+    """Where in the function itself; what is inlined there, in brackets."""
+    if not chain:
+        return "?"
+    return chain[-1] + (" (%s)" % chain[0] if len(chain) > 1 and chain[0] != chain[-1] else "")
+
+
+def windows(c, built):
     """Red points that follow each other with the same outcome: 'these 13 instructions'."""
-    lines = source_lines(built, explored.victim, [p[0] for p in explored.red])
+    if c.victim2:
+        return pair_windows(c, built)
+    lines = source_lines(built, c.victim, [p[0] for p in c.red])
     found, previous = [], None
-    for index, point in enumerate(explored.points):
-        if point[1] in ("ok", "blocked"):
+    for point in sorted(c.points, key=lambda p: p[0]):
+        if point[1] in HARMLESS:
             previous = None
             continue
-        if previous is not None and found[-1]["outcome"] == point[1]:
-            found[-1]["points"].append(point)
+        if previous is not None and found[-1][0][1] == point[1]:
+            found[-1].append(point)
         else:
-            found.append({"outcome": point[1], "points": [point]})
-        previous = index
+            found.append([point])
+        previous = point
     out = []
     for w in found:
-        first, last = w["points"][0], w["points"][-1]
+        first, last = w[0], w[-1]
         out.append("%s: %d instruction%s, +0x%x %s to +0x%x %s%s" % (
-            w["outcome"], len(w["points"]), "" if len(w["points"]) == 1 else "s", first[0],
-            lines.get(first[0], "?"), last[0], lines.get(last[0], "?"),
-            "; " + first[2] if first[2].startswith("splat") or w["outcome"] in ("SPLAT", "HANG")
-            else ""))
+            first[1], len(w), "" if len(w) == 1 else "s", first[0],
+            in_function(lines.get(first[0])), last[0], in_function(lines.get(last[0])),
+            "; " + first[2] if first[2].startswith(("splat", "alone")) or
+            first[1] in ("SPLAT", "HANG") else ""))
     return out
 
 
-def verdict(explored):
-    if explored.red:
-        return judge.FAIL
-    if explored.note and not explored.points:
-        return judge.SKIP if "not in this kernel" in explored.note else judge.ERROR
-    if not explored.points:
-        return judge.VACUOUS
-    return judge.PASS
+def pair_windows(c, built):
+    """Red pairs by outcome and source line of both: 'so many pairs'."""
+    one = source_lines(built, c.victim, sorted({p[0][0] for p in c.red if p[0]}))
+    two = source_lines(built, c.victim2, sorted({p[0][1] for p in c.red if p[0]}))
+    groups = {}
+    for where, outcome, detail in c.red:
+        key = (outcome, in_function(one.get(where[0])), in_function(two.get(where[1]))) \
+            if where else (outcome, "", "")
+        groups.setdefault(key, []).append((where, detail))
+    return ["%s: %d pair%s, %s and %s, as +0x%x and +0x%x%s" % (
+        key[0], len(g), "" if len(g) == 1 else "s", key[1], key[2], g[0][0][0], g[0][0][1],
+        "; " + g[0][1] if g[0][1].startswith("splat") else "")
+        if g[0][0] else "%s: %s" % (key[0], g[0][1])
+        for key, g in sorted(groups.items(), key=lambda item: -len(item[1]))]
+
+
+def schedule(c, where, built):
+    at = "@%s-%s-%s" % (built.source.version, built.kernel.label, built.kernel.arch)
+    if c.victim2:
+        return "%s+0x%x/%s/%s+0x%x/%s/%s%s" % (c.victim, where[0], c.action, c.victim2, where[1],
+                                              c.op, c.state, at)
+    return "%s+0x%x/%s/%s/%s%s" % (c.victim, where, c.action, c.op, c.state, at)
 
 
 def show(explored, built):
-    width = max(len(e.name) for e in explored)
-    for e in explored:
-        say("%-8s %-*s  held %3d  ok %3d  blocked %3d  red %3d" % (
-            verdict(e), width, e.name, len(e.points), e.count("ok"), e.count("blocked"),
-            len(e.red)))
-        if e.note:
-            say("         %s" % e.note)
-        for line in windows(e, built):
+    width = max(len(c.name) for c in explored)
+    for c in explored:
+        if c.victim2:
+            say("%-8s %-*s  pairs %d, tried %d (%d%%)  ok %d  blocked %d  red %d" % (
+                c.verdict, width, c.name, c.total, c.tried, 100 * c.tried // max(c.total, 1),
+                c.passed, c.blocked, len(c.red)))
+        else:
+            say("%-8s %-*s  held %3d  ok %3d  blocked %3d  red %3d" % (
+                c.verdict, width, c.name, len(c.points), c.count("ok"), c.count("blocked"),
+                len(c.red)))
+        if c.note:
+            say("         %s" % c.note)
+        for line in windows(c, built)[:12]:
             say("         %s" % line)
-        if e.red:
-            say("         make replay SCHEDULE=%s" % schedule(e, e.red[0][0], built))
+        if c.red and c.red[0][0]:
+            say("         make replay SCHEDULE=%s" % schedule(c, c.red[0][0], built))
 
 
-def schedule(e, offset, built):
-    return "%s+0x%x/%s/%s/%s@%s-%s-%s" % (e.victim, offset, e.action, e.op, e.state,
-                                         built.source.version, built.kernel.label,
-                                         built.kernel.arch)
+def coverage(explored):
+    """By victim function: how much of it was executed, tried, held."""
+    rows = {}
+    for c in explored:
+        if c.victim2 or not c.executed:
+            continue
+        row = rows.setdefault(c.victim, {"insns": 0, "executed": set(), "tried": 0, "held": 0,
+                                         "blocked": 0, "red": 0})
+        row["insns"] = c.instructions
+        row["executed"] |= set(c.executed)
+        row["tried"] += len(c.executed)
+        row["held"] += len(c.points)
+        row["blocked"] += c.count("blocked")
+        row["red"] += len(c.red)
+    if not rows:
+        return
+    say("%-34s %12s %9s %7s %7s %8s %5s" % ("function", "instructions", "executed", "tried",
+                                            "held", "blocked", "red"))
+    for name, row in rows.items():
+        say("%-34s %12d %9d %7d %7d %8d %5d" % (name, row["insns"], len(row["executed"]),
+                                                row["tried"], row["held"], row["blocked"],
+                                                row["red"]))
 
 
-def explore(args, chosen, clock=None):
-    """Explore the chosen combinations on one kernel; returns (explored, built, directory)."""
+def write_points(explored, built, where):
+    """Every point with its source lines, to the case file."""
+    with open(os.path.join(where, "points.txt"), "w") as f:
+        for c in explored:
+            f.write("%s %s\n" % (c.verdict, c.name))
+            offsets = [p[0] for p in c.points] if not c.victim2 else []
+            lines = source_lines(built, c.victim, offsets)
+            for at, outcome, detail in c.points:
+                f.write("  %-10s %-8s %s  %s\n" % (
+                    "+0x%x" % at if isinstance(at, int) else "+0x%x,+0x%x" % at, outcome,
+                    " < ".join(lines.get(at, [])), detail))
+
+
+def save(explored, built, where, args):
+    common.write_atomically(os.path.join(where, "results.json"), json.dumps(
+        {"kernel": built.info, "cpus": args.smp, "explored": [
+            {"name": c.name, "verdict": c.verdict, "note": c.note, "points": c.points,
+             "instructions": c.instructions, "executed": c.executed, "total": c.total,
+             "tried": c.tried, "seconds": round(c.seconds, 1)} for c in explored]}, indent=1))
+
+
+def explore(args, chosen, clock=None, seconds=None, planted=None):
+    """Explore the chosen combinations on one kernel; returns (built, directory)."""
     clock = clock or common.Clock()
     boot.check_size(args)
-    if args.smp < 2:
-        die("SMP=%d" % args.smp, "the explorer needs two vCPUs")
+    args.smp = max(args.smp, CPUS)
     built = build.Built(common.Kernel(args), clock)
-    accel = "tcg" if args.det else boot.accelerator(built)
+    accel = boot.accelerator(built)
     where = run.new_run_dir("explore-" + built.kernel.label)
-    explored = []
-    for n, (victim, action, op, state) in enumerate(chosen):
-        e = Explored(victim, action, op, state)
-        if sys.stdout.isatty():
-            sys.stdout.write("\r\033[K%d of %d: %s" % (n + 1, len(chosen), e.name))
-            sys.stdout.flush()
-        explore_one(built, e, args, accel, where)
-        explored.append(e)
+    shown = time.monotonic()
+    with guest.Sessions(built, where, accel, args.smp, args.mem) as sessions:
+        v1 = False
+        for n, c in enumerate(chosen):
+            if sys.stdout.isatty():
+                sys.stdout.write("\r\033[K%d of %d: %s" % (n + 1, len(chosen), c.name))
+                sys.stdout.flush()
+            elif time.monotonic() - shown > 60:
+                shown = time.monotonic()
+                say("%d of %d: %s" % (n + 1, len(chosen), c.name))
+            if c.v1 and not v1:
+                sessions.drop()
+            v1 = c.v1
+            explore_one(sessions, c, seconds=seconds, planted=planted)
+        guests, why_not = sessions.started, sessions.why_not
     if sys.stdout.isatty():
         sys.stdout.write("\r\033[K")
     clock.lap("exploring %d combinations" % len(chosen))
-    common.write_atomically(os.path.join(where, "results.json"), json.dumps(
-        {"kernel": built.info, "accel": accel, "cpus": args.smp, "explored": [
-            {"name": e.name, "verdict": verdict(e), "note": e.note, "points": e.points}
-            for e in explored]}, indent=1))
-    return explored, built, where
+    held = sum(c.held for c in chosen)
+    spent = sum(c.seconds for c in chosen)
+    say("explored %d schedules in %.0f s (%.0f a second), %d guests%s, %s" % (
+        held, spent, held / max(spent, 0.1), guests,
+        "" if not why_not else " (each booted: %s)" % why_not, accel))
+    save(chosen, built, where, args)
+    write_points(chosen, built, where)
+    return built, where
+
+
+def parse_schedule(name):
+    """A schedule's name -> (Combination, its offsets, stock or series)."""
+    m = re.match(r"(?P<v>\w[\w.]*)\+0x(?P<o>[0-9a-f]+)/(?P<a>[\w-]+)/"
+                 r"(?:(?P<v2>\w[\w.]*)\+0x(?P<o2>[0-9a-f]+)/)?(?P<op>[\w-]+)/(?P<s>[\w+]+)"
+                 r"(?:@(?P<base>\d+\.\d+)\.\S+?-(?P<label>stock|series)-(?P<arch>\w+))?$", name)
+    if not m:
+        die("SCHEDULE=%s" % name, "take one as make explore prints it")
+    c = Combination(m["v"], m["a"], m["op"], m["s"], m["v2"])
+    at = (int(m["o"], 16),) + ((int(m["o2"], 16),) if m["v2"] else ())
+    return c, at, m
 
 
 def replay(args, name, times=10):
@@ -241,27 +483,24 @@ def replay(args, name, times=10):
     Under TCG in the deterministic mode: then every run is the same to the byte.
     Returns the outcomes, and how many different consoles there were.
     """
-    m = re.match(r"(\w[\w.]*)\+0x([0-9a-f]+)/([\w-]+)/([\w-]+)/(\w+)(?:@\S+-(stock|series)-\w+)?$",
-                 name)
-    if not m:
-        die("SCHEDULE=%s" % name, "take one as make explore prints it")
-    if m.group(6):
-        args.series = {"stock": "0", "series": "1"}[m.group(6)]
+    c, at, m = parse_schedule(name)
+    if m["label"]:
+        args.series = {"stock": "0", "series": "1"}[m["label"]]
+        args.base, args.arch = m["base"], m["arch"]
+    args.smp = max(args.smp, CPUS)
     built = build.Built(common.Kernel(args))
     accel = "tcg" if args.det else boot.accelerator(built)
     args.det = accel == "tcg"
     where = run.new_run_dir("replay-" + built.kernel.label)
-    offset = int(m.group(2), 16)
     outcomes, consoles = [], set()
     for n in range(times):
-        e = Explored(m.group(1), m.group(3), m.group(4), m.group(5))
-        explore_one(built, e, args, accel, os.path.join(where, str(n)), offset, offset)
-        outcomes.append(e.points[0][1] if e.points else e.note or "not held")
-        said = ""
-        for dirpath, _, files in sorted(os.walk(os.path.join(where, str(n)))):
-            for name in ("console.log", "results.log"):
-                if name in files:
-                    said += judge.read(dirpath, name)
+        again = Combination(c.victim, c.action, c.op, c.state, c.victim2)
+        run_dir = os.path.join(where, str(n))
+        boot.boot(built, run_dir, [("explore/" + c.name, SECONDS,
+                                    explorer_command(again, 0, at))], accel, args.smp, args.mem,
+                  det=args.det, limit=SECONDS + 60)
+        outcomes.append(replayed(again, run_dir))
+        said = "".join(judge.read(run_dir, name) for name in ("console.log", "results.log"))
         consoles.add(said)
         say("replay %d of %d: %s" % (n + 1, times, outcomes[-1]))
     if args.det:
@@ -271,6 +510,27 @@ def replay(args, name, times=10):
     return outcomes, len(consoles)
 
 
+def replayed(c, run_dir):
+    """The outcome of a guest that ran one schedule."""
+    name = "explore/" + c.name
+    test = judge.Report(judge.read(run_dir, "results.log")).tests.get(name)
+    if test is None:
+        return "no result: the guest did not come up"
+    reader = Reader(c, 0)
+    for line in test["out"]:
+        reader(line)
+    if c.red:
+        return c.red[0][1]
+    if judge.first_splats(judge.segments(judge.read(run_dir, "console.log")).get(name, [])):
+        return "SPLAT"
+    if test["end"] is None or test["how"] != "ended":
+        return "HANG"
+    window = judge.windows(test["out"]).get("%s/%s" % (c.victim, c.op), {})
+    if window.get("blocked"):
+        return "blocked"
+    return "ok" if window.get("ok") else c.note or "not held"
+
+
 def arguments():
     parser = common.kernel_arguments(__doc__)
     boot.boot_arguments(parser)
@@ -278,30 +538,55 @@ def arguments():
     parser.add_argument("--victim", default=env("VICTIM") or "", help="functions (VICTIM, all)")
     parser.add_argument("--op", default=env("OP") or "", help="operations (OP, all)")
     parser.add_argument("--state", default=env("STATE") or "",
-                        help="queued underused partial (STATE, all that fit)")
+                        help="queued underused partial, with +root +pinned +locked +64k behind "
+                        "(STATE, those that make sense)")
+    parser.add_argument("--pairs", action="store_true", default=env("PAIRS") == "1",
+                        help="two preemptions (PAIRS=1)")
+    parser.add_argument("--time", type=int, default=int(env("TIME") or PAIR_SECONDS),
+                        help="with --pairs: seconds for each combination (TIME, %d)"
+                        % PAIR_SECONDS)
     parser.add_argument("--replay", default=env("SCHEDULE") or "", metavar="SCHEDULE",
                         help="run one schedule ten times instead (SCHEDULE)")
     parser.add_argument("--quick", action="store_true", help="the subset of make check")
     return parser
 
 
+def plan_pairs(victims, operations, states):
+    """Of two preemptions, those that the words do not rule out."""
+    found = [Combination(v, a, o, s, v2) for v, a, v2, o, s in PAIRS
+             if (not victims or v in victims) and (not operations or o in operations)]
+    if not found:
+        die("no two preemptions of VICTIM='%s' OP='%s'" % (" ".join(victims),
+                                                           " ".join(operations)),
+            "there are: %s" % ", ".join("VICTIM=%s OP=%s" % (p[0], p[3]) for p in PAIRS))
+    if states:
+        found = [Combination(c.victim, c.action, c.op, s, c.victim2) for c in found for s in states]
+    return found
+
+
 def verb():
     args = arguments().parse_args()
     if args.replay:
         outcomes, _ = replay(args, args.replay)
-        return 0 if set(outcomes) <= {"ok", "blocked"} else 1
+        return 0 if set(outcomes) <= set(HARMLESS) else 1
+    if args.det:
+        die("make explore has no deterministic mode", "make replay runs in it")
     words = [w.replace(",", " ").split() for w in (args.victim, args.op, args.state)]
-    chosen = [(v, VICTIMS[v][0], o, s) for v, o, s in QUICK] if args.quick else plan(*words)
+    chosen = [Combination(*q) for q in QUICK] if args.quick else \
+        plan_pairs(*words) if args.pairs else plan(*words)
     clock = common.Clock()
-    explored, built, where = explore(args, chosen, clock)
-    show(explored, built)
-    say("%s %s %s, %d vCPUs; case files: %s" % (built.info["source"], built.kernel.label,
-                                               built.kernel.arch, args.smp, where))
+    built, where = explore(args, chosen, clock, args.time)
+    show(chosen, built)
+    coverage(chosen)
+    say("%s %s %s, %d vCPUs; every point: %s" % (built.info["source"], built.kernel.label,
+                                                built.kernel.arch, args.smp,
+                                                os.path.join(where, "points.txt")))
     say(clock.report())
-    bad = [e for e in explored if verdict(e) not in (judge.PASS, judge.SKIP)]
-    say("verdict: %s (%d combinations, %d not good)" % (
-        judge.PASS if explored and not bad else judge.FAIL, len(explored), len(bad)))
-    return 1 if bad or not explored else 0
+    bad = [c for c in chosen if c.verdict not in (judge.PASS, judge.SKIP)]
+    good = not bad and any(c.verdict == judge.PASS for c in chosen)
+    say("verdict: %s (%d combinations, %d not good)" % (judge.PASS if good else judge.FAIL,
+                                                       len(chosen), len(bad)))
+    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -237,18 +237,18 @@ TEST_F(audit, does_not_call_a_locked_queue_ok)
 		_exit(0);
 	}
 	ASSERT_EQ(self->child, waitpid(self->child, NULL, WUNTRACED));
-	err = ds_pause_arm("set_shrinker_bit", 0, self->child, HOLD_MS);
+	err = ds_pause_arm(0, "set_shrinker_bit", 0, self->child, HOLD_MS);
 	if (err)
 		SKIP(return, "no pause point in set_shrinker_bit(): error %d", -err);
 	kill(self->child, SIGCONT);
-	for (end = ds_now() + 10; ds_now() < end && ds_pause_state() == DS_ARMED;)
+	for (end = ds_now() + 10; ds_now() < end && ds_pause_state(0) == DS_ARMED;)
 		;
-	ASSERT_EQ(DS_HELD, ds_pause_state()) TH_LOG("the other CPU was not held");
+	ASSERT_EQ(DS_HELD, ds_pause_state(0)) TH_LOG("the other CPU was not held");
 	snprintf(want, sizeof(want), "audit unknown: could not look: queue memcg=%lu ",
 		 self->memcg.ino);
 	EXPECT_TRUE(starts_with(audit("audit"), want)) TH_LOG("%s", report);
-	EXPECT_EQ(DS_HELD, ds_pause_state()) TH_LOG("the audit waited for the held CPU");
-	ds_pause_release();
+	EXPECT_EQ(DS_HELD, ds_pause_state(0)) TH_LOG("the audit waited for the held CPU");
+	ds_pause_release(0);
 	ds_pause_off();
 	ASSERT_EQ(self->child, waitpid(self->child, NULL, 0));
 	self->child = 0;

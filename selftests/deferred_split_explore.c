@@ -4,24 +4,43 @@
  * victim function in turn, run an operation on another CPU meanwhile, let both
  * finish, and look at what is left.
  *
- *	deferred_split_explore VICTIM SYMBOL OP STATE [FIRST [LAST]]
+ *	deferred_split_explore [-a OFF] VICTIM SYMBOL OP STATE [FIRST]
  *
  * VICTIM is the action that executes SYMBOL, OP the action that comes between;
- * both are names of the table below. The owner of the THP and the foreign
- * actors are processes of their own: a CPU that is held has interrupts off, so
- * the operation must not need it for a TLB flush. When it does all the same, or
- * waits for a lock that the victim holds, the hold ends by its time and the
- * point is counted as blocked.
+ * both are names of deferred_split_actor.c. First each of them runs alone: VICTIM
+ * shows which instructions of SYMBOL are executed, and these are tried, from
+ * FIRST on; OP shows that it does in this state what it must do. With -a only the
+ * instruction at OFF is tried, and nothing runs alone.
  *
- * STATE is what the THP is in before: queued (at fault, not partially mapped),
+ * Or with two preemptions:
+ *
+ *	deferred_split_explore -2 SYMBOL2 [-s SECONDS] [-a OFF -b OFF2]
+ *		VICTIM SYMBOL OP STATE [FIRST]
+ *
+ * VICTIM is held at an instruction of SYMBOL, OP runs until an instruction of
+ * SYMBOL2 and is held there, VICTIM finishes, OP finishes. The pairs of executed
+ * instructions come in an order that covers all of both evenly, from pair number
+ * FIRST on, until all are tried or the time is over.
+ *
+ * The owner of the folio and the foreign actors are processes of their own, on CPUs
+ * of their own: a CPU that is held has interrupts off, so nobody else must need it
+ * for a TLB flush or a grace period. An operation that begins by waiting for all
+ * CPUs is brought behind that, and held at its stage, before the victim starts.
+ * When somebody waits all the same, or for a lock that the held one has, the hold is
+ * ended after a while and the point is counted as blocked.
+ *
+ * STATE is what the folio is in before: queued (at fault, not partially mapped),
  * underused (the same, all of it zero, and max_ptes_none is 0: a scan wants to
- * split it) or partial (its last page is unmapped).
+ * split it) or partial (its last page is unmapped); then, with a + before each:
+ * root (in the root memcg), pinned or locked (somebody has a reference, or the
+ * folio's lock, until both are through), and a size such as 64k.
  *
- * A line per instruction that the victim was held at:
+ * A line per instruction that the victim was held at, or per pair:
  *
- *	point SYMBOL+0xOFF ok|blocked|RED-WORD victim=RESULT op=RESULT
+ *	point SYMBOL+0xOFF ok|blocked|WORD victim=RESULT op=RESULT
+ *	pair NUMBER SYMBOL+0xOFF SYMBOL2+0xOFF2 ok|blocked|WORD victim=RESULT op=RESULT
  *
- * and at the end the sums. RED-WORDs:
+ * (pairs only if they are red) and at the end the sums. WORDs, all of them red:
  *
  *	CORRUPT		the links of the queue do not agree
  *	LOST		marked partially mapped, and on no list
@@ -31,327 +50,218 @@
  *	FORGOTTEN	underused, whole, and not queued any more
  *	LEAK		counters are not back when all is unmapped
  *	NOEFFECT	the operation did not do what it must leave behind
+ *	DROPPED		a scan has taken a folio off the queue that was frozen, not dying
+ *	CONTENT		the owner does not have in its memory what it wrote there
+ *	HANG		somebody makes no progress
  *
- * Exit status: 0 nothing red, 1 something is, 3 the queue is corrupt and this
- * kernel should not be used any more, 4 it cannot run here.
+ * -p WORD makes the first point find AUDIT, STUCK, LEAK, NOEFFECT or HANG although
+ * the kernel has done nothing wrong: the oracles can fail.
+ *
+ * Exit status: 0 nothing red, 1 something is, 3 something is that what follows could
+ * suffer from: go on behind the last point in a fresh guest; 4 it cannot run here.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest.h"
-#include "deferred_split_util.h"
+#include "deferred_split_actor.h"
 
-#define HOLD_MS		40
-#define CPU_OP		0
-#define CPU_VICTIM	1
-#define ANSWER_MS	15000
+#define BLOCK_MS	20	/* at least: then whoever is not through is blocked */
+#define BLOCK_MS_MAX	100
+#define STAGE_MS	3000	/* for safety: a stage ends when the victim is held */
+#define POINTS_MAX	4096
+#define PAGES_MAX	48	/* that may be lost for good */
+#define FRESH		3	/* exit status: not in this guest any more */
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE	25
-#endif
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT	21
-#endif
+struct points {
+	unsigned int offset[POINTS_MAX];
+	unsigned int nr, instructions, unprobed;
+};
 
-/* What everybody needs to know of the THP under test. */
-struct subject {
-	pid_t owner;
-	char *thp;
+struct explorer {
+	const struct ds_action *victim, *op;
+	const char *symbol, *symbol2;
+	bool underused, partial, root, pinned, locked;
 	size_t size;
-	int nid;
-	struct ds_memcg memcg;
+	const char *plant;
+
+	struct ds_actor owner, foreign[2];	/* [0] is the victim, [1] the operator */
+	struct ds_subject subject;
+	long partially_mapped;
+	double op_ms;			/* the shortest that the operation took */
+	const char *stage;		/* where the operation must be first, or NULL */
+	int kmsg;
+	int points, ok, blocked, red, missed, both, pages;
 };
 
-/* What is left of the THP when an action is through. */
-enum leaves {
-	LEAVES_WHOLE	= 1 << 0,	/* still mapped as it was: may be forgotten */
-	LEAVES_HALF	= 1 << 1,	/* the second half is not mapped any more */
-	LEAVES_NOTHING	= 1 << 2,	/* nothing of it is mapped any more */
+/* One folio, from its birth to its end. */
+struct round {
+	struct ds_folio before;
+	int keep;			/* keeps it pinned or locked, or -1 */
+	struct ds_answer victim, op;
+	bool op_ran;
+	bool completed;			/* the operation, while the victim was held */
+	bool dropped;			/* by the operation, while it was frozen */
+	const char *wrong;
+	bool noisy;			/* the kernel has said something */
 };
 
-struct action {
-	const char *name;
-	bool by_owner;			/* else by somebody with another mm */
-	int (*run)(struct subject *s);
-	unsigned int leaves;
-};
+static struct points victim_points, op_points;
 
-static int munmap_half(struct subject *s)
+static __attribute__((noreturn)) void end(struct explorer *x, int status)
 {
-	return munmap(s->thp + s->size / 2, s->size / 2) ? -errno : 0;
-}
-
-static int munmap_all(struct subject *s)
-{
-	return munmap(s->thp, s->size) ? -errno : 0;
-}
-
-static int madvise_half(struct subject *s, int advice)
-{
-	return madvise(s->thp + s->size / 2, s->size / 2, advice) ? -errno : 0;
-}
-
-static int dontneed_half(struct subject *s)
-{
-	return madvise_half(s, MADV_DONTNEED);
-}
-
-static int free_half(struct subject *s)
-{
-	return madvise_half(s, MADV_FREE);
-}
-
-static int mremap_half(struct subject *s)
-{
-	void *to = mremap(s->thp + s->size / 2, s->size / 2, s->size / 2,
-			  MREMAP_MAYMOVE | MREMAP_FIXED, s->thp - s->size / 2);
-
-	if (to == MAP_FAILED)
-		return -errno;
-	/* Nobody needs it there. */
-	return munmap(to, s->size / 2) ? -errno : 0;
-}
-
-static int fork_exit(struct subject *s)
-{
-	int status;
-	pid_t pid = fork();
-
-	if (!pid)
-		_exit(0);
-	return pid > 0 && waitpid(pid, &status, 0) == pid ? 0 : -errno;
-}
-
-static int write_fault(struct subject *s)
-{
-	size_t page = sysconf(_SC_PAGESIZE);
-
-	s->thp[page] = 0;
-	return 0;
-}
-
-static int lock_half(struct subject *s)
-{
-	int err = mlock(s->thp, s->size / 2) ? -errno : 0;
-
-	munlock(s->thp, s->size / 2);
-	return err;
-}
-
-static int scan(struct subject *s)
-{
-	return ds_scan(&s->memcg, s->nid, 8);
-}
-
-static int migrate(struct subject *s)
-{
-	int node = !s->nid, status = -1;
-	void *page = s->thp;
-
-	if (syscall(SYS_move_pages, s->owner, 1UL, &page, &node, &status, 4 /* MOVE_ALL */))
-		return -errno;
-	/* Held by a scanner or split meanwhile: the page, or nothing, moves. */
-	return status < 0 ? status : 0;
-}
-
-static int foreign_madvise(struct subject *s, int advice)
-{
-	struct iovec { void *base; size_t len; } iov = { s->thp, s->size };
-	int fd = syscall(SYS_pidfd_open, s->owner, 0);
-	long ret;
-
-	if (fd < 0)
-		return -errno;
-	ret = syscall(SYS_process_madvise, fd, &iov, 1UL, advice, 0);
-	ret = ret < 0 ? -errno : 0;
-	close(fd);
-	return ret;
-}
-
-static int pageout(struct subject *s)
-{
-	return foreign_madvise(s, MADV_PAGEOUT);
-}
-
-static int collapse(struct subject *s)
-{
-	return foreign_madvise(s, MADV_COLLAPSE);
-}
-
-static int split_debugfs(struct subject *s)
-{
-	int fd = open("/sys/kernel/debug/split_huge_pages", O_WRONLY | O_CLOEXEC);
-	char line[96];
-	int err = 0;
-
-	if (fd < 0)
-		return -errno;
-	snprintf(line, sizeof(line), "%d,0x%lx,0x%lx,0", s->owner, (unsigned long)s->thp,
-		 (unsigned long)s->thp + s->size);
-	if (write(fd, line, strlen(line)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
-static const struct action actions[] = {
-	{ "munmap-half",	true,	munmap_half,	LEAVES_HALF },
-	{ "munmap-all",		true,	munmap_all,	LEAVES_NOTHING },
-	{ "dontneed-half",	true,	dontneed_half,	LEAVES_HALF },
-	{ "free-half",		true,	free_half,	LEAVES_WHOLE },
-	{ "mremap-half",	true,	mremap_half,	LEAVES_HALF },
-	{ "fork-exit",		true,	fork_exit,	LEAVES_WHOLE },
-	{ "write-fault",	true,	write_fault,	LEAVES_WHOLE },
-	{ "mlock-half",		true,	lock_half,	LEAVES_WHOLE },
-	{ "scan",		false,	scan,		LEAVES_WHOLE },
-	{ "migrate",		false,	migrate,	LEAVES_WHOLE },
-	{ "pageout",		false,	pageout,	0 },
-	{ "collapse",		false,	collapse,	LEAVES_WHOLE },
-	{ "split-debugfs",	false,	split_debugfs,	0 },
-};
-
-static const struct action *find_action(const char *name)
-{
-	size_t i;
-
-	for (i = 0; i < ARRAY_SIZE(actions); i++)
-		if (!strcmp(actions[i].name, name))
-			return &actions[i];
-	return NULL;
-}
-
-/* A helper process: does one command after the other, and answers each. */
-struct helper {
-	pid_t pid;
-	int to, from;
-};
-
-struct command {
-	enum { CMD_MAP, CMD_RUN, CMD_SPOIL, CMD_UNMAP } what;
-	int action, cpu;
-	struct subject subject;
-};
-
-struct answer {
-	int result;
-	char *thp;
-};
-
-/* The owner's THP, with room below for mremap_half() that nothing else may take. */
-static char *reserved;
-
-static char *owner_map(void)
-{
-	size_t size = ds_thp_size();
-	char *thp;
-
-	reserved = mmap(NULL, 3 * size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-			-1, 0);
-	if (reserved == MAP_FAILED)
-		return NULL;
-	thp = (char *)(((uintptr_t)reserved + 2 * size - 1) & ~(size - 1));
-	if (mprotect(thp, size, PROT_READ | PROT_WRITE) || madvise(thp, size, MADV_HUGEPAGE))
-		return NULL;
-	/* All of it zero: with max_ptes_none 0 that makes it underused. */
-	thp[0] = 0;
-	return ds_is_thp(thp) ? thp : NULL;
-}
-
-static void helper_loop(int in, int out, const struct ds_memcg *memcg, bool owner)
-{
-	struct command c;
-	struct answer a;
-
-	if (owner && !ds_memcg_enter(memcg))
-		_exit(1);
-	while (read(in, &c, sizeof(c)) == sizeof(c)) {
-		size_t page = sysconf(_SC_PAGESIZE);
-
-		ds_pin_to_cpu(c.cpu);
-		memset(&a, 0, sizeof(a));
-		switch (c.what) {
-		case CMD_MAP:
-			a.thp = owner_map();
-			break;
-		case CMD_SPOIL:
-			madvise(c.subject.thp + c.subject.size - page, page, MADV_DONTNEED);
-			break;
-		case CMD_RUN:
-			a.result = actions[c.action].run(&c.subject);
-			break;
-		case CMD_UNMAP:
-			munmap(reserved, 3 * c.subject.size);
-			break;
-		}
-		if (write(out, &a, sizeof(a)) != sizeof(a))
-			break;
-	}
-	_exit(0);
-}
-
-static void helper_start(struct helper *h, const struct ds_memcg *memcg, bool owner)
-{
-	int to[2], from[2];
-
-	if (pipe2(to, O_CLOEXEC) || pipe2(from, O_CLOEXEC))
-		exit(4);
+	printf("window %s/%s entered=%d ok=%d blocked=%d red=%d missed=%d both=%d\n", x->symbol,
+	       x->op->name, x->points, x->ok, x->blocked, x->red, x->missed, x->both);
 	fflush(stdout);
-	h->pid = fork();
-	if (!h->pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(to[1]);
-		close(from[0]);
-		helper_loop(to[0], from[1], memcg, owner);
+	/* Not exit(): a broken kernel may not survive the restoring of knobs. */
+	if (status == FRESH)
+		_exit(status);
+	exit(status);
+}
+
+static __attribute__((noreturn)) void cannot(const char *why)
+{
+	printf("cannot run: %s\n", why);
+	exit(4);
+}
+
+static struct ds_actor *actor_of(struct explorer *x, const struct ds_action *action, int role)
+{
+	return action->by_owner ? &x->owner : &x->foreign[role];
+}
+
+/* A memcg and an owner in it. */
+static void settle(struct explorer *x)
+{
+	struct ds_subject *s = &x->subject;
+	const char *why = NULL;
+
+	if (x->op->v1 || x->victim->v1) {
+		why = ds_memcg_create_v1(&s->memcg, "a") ?: ds_memcg_create_v1(&s->other, "b");
+	} else if (x->root) {
+		ds_memcg_root(&s->memcg);
+	} else {
+		ds_memcg_create(&s->memcg);
+		if (!s->memcg.dir[0])
+			why = "no memory cgroup can be made";
 	}
-	close(to[0]);
-	close(from[1]);
-	h->to = to[1];
-	h->from = from[0];
+	if (!why && !ds_actor_start(&x->owner, &s->memcg))
+		why = "no process can be made";
+	if (why)
+		cannot(why);
+	s->owner = x->owner.pid;
 }
 
-static void helper_send(struct helper *h, const struct command *c)
+/* Once more what an action has ended, or moved. */
+static void settle_again(struct explorer *x, const struct ds_action *action)
 {
-	if (write(h->to, c, sizeof(*c)) != sizeof(*c)) {
-		printf("a helper is gone\n");
-		exit(3);
+	struct ds_subject *s = &x->subject;
+
+	if (action->ends_owner)
+		ds_actor_stop(&x->owner);
+	if (action->ends_memcg)
+		ds_memcg_remove(&s->memcg);
+	if (action->ends_memcg) {
+		settle(x);
+	} else if (action->ends_owner) {
+		if (!ds_actor_start(&x->owner, &s->memcg))
+			cannot("no process can be made");
+		s->owner = x->owner.pid;
 	}
+	if (action->v1) {
+		struct ds_memcg to = s->other;
+
+		s->other = s->memcg;
+		s->memcg = to;
+	}
+	x->pages += action->ends_page;
 }
 
-static bool helper_ready(struct helper *h, int ms)
+static struct ds_answer answer_of(struct explorer *x, struct ds_actor *actor)
 {
-	struct pollfd pfd = { .fd = h->from, .events = POLLIN };
+	struct ds_answer a;
 
-	return poll(&pfd, 1, ms) == 1;
-}
-
-static struct answer helper_answer(struct helper *h)
-{
-	struct answer a;
-
-	if (!helper_ready(h, ANSWER_MS) || read(h->from, &a, sizeof(a)) != sizeof(a)) {
-		printf("a helper does not answer: no progress\n");
-		exit(3);
+	if (ds_actor_answer(actor, &a)) {
+		printf("HANG: pid %d does not answer\n", actor->pid);
+		x->red++;
+		end(x, FRESH);
 	}
 	return a;
 }
 
-static struct answer helper_do(struct helper *h, const struct command *c)
+static long count_queued(struct explorer *x)
 {
-	helper_send(h, c);
-	return helper_answer(h);
+	return ds_count(&x->subject.memcg) + (x->subject.memcg.v1 ? ds_count(&x->subject.other) :
+					      0);
+}
+
+static bool round_begin(struct explorer *x, struct round *r)
+{
+	struct ds_subject *s = &x->subject;
+
+	memset(r, 0, sizeof(*r));
+	r->keep = -1;
+	s->fill = !x->underused;
+	ds_actor_send(&x->owner, DS_DO_MAP, NULL, DS_CPU_OWNER, s);
+	s->thp = answer_of(x, &x->owner).thp;
+	if (!s->thp || ds_folio(s->owner, s->thp, &r->before) ||
+	    (size_t)sysconf(_SC_PAGESIZE) << r->before.order != s->size) {
+		/* Pages that are lost for good break up the memory. */
+		if (x->pages)
+			end(x, FRESH);
+		cannot("no THP is to be had");
+	}
+	s->nid = r->before.nid;
+	if (x->partial) {
+		ds_actor_send(&x->owner, DS_DO_SPOIL, NULL, DS_CPU_OWNER, s);
+		answer_of(x, &x->owner);
+		ds_folio(s->owner, s->thp, &r->before);
+	}
+	if (strcmp(r->before.list, "linked"))
+		cannot("the folio is not queued in this state");
+	if (x->pinned || x->locked) {
+		r->keep = ds_folio_keep(s->owner, s->thp, x->locked ? "lock" : "pin");
+		if (r->keep < 0)
+			cannot("the folio cannot be pinned");
+	}
+	return true;
+}
+
+static void let_go(struct round *r)
+{
+	if (r->keep >= 0)
+		close(r->keep);
+	r->keep = -1;
+}
+
+/* Whoever is not through by then is blocked. */
+static int block_ms(struct explorer *x)
+{
+	int ms = x->op_ms * 4;
+
+	return ms < BLOCK_MS ? BLOCK_MS : ms > BLOCK_MS_MAX ? BLOCK_MS_MAX : ms;
+}
+
+static void op_took(struct explorer *x, double ms)
+{
+	if (!x->op_ms || ms < x->op_ms)
+		x->op_ms = ms;
+}
+
+/* Waits for whoever works on the folio; not for ever, if it is locked. */
+static struct ds_answer finish(struct explorer *x, struct round *r, struct ds_actor *actor)
+{
+	if (r->keep >= 0 && x->locked && !ds_actor_ready(actor, block_ms(x)))
+		let_go(r);
+	return answer_of(x, actor);
 }
 
 /* The last line of the module's audit unless it is ok; NULL if there is no audit. */
@@ -362,7 +272,7 @@ static const char *audit_complaint(void)
 	FILE *f = fopen(DS_SPLITQ "audit", "re");
 
 	if (!f)
-		return NULL;
+		return "no audit";
 	last[0] = '\0';
 	while (fgets(line, sizeof(line), f))
 		snprintf(last, sizeof(last), "%s", line);
@@ -371,39 +281,52 @@ static const char *audit_complaint(void)
 	return !strncmp(last, "audit ok", 8) ? NULL : last;
 }
 
-struct explorer {
-	const struct action *victim, *op;
-	const char *symbol;
-	bool underused, partial;
-	struct helper owner, foreign[2];	/* [0] is the victim, [1] the operator */
-	struct subject subject;
-	long partially_mapped;
-	int points, ok, blocked, red, missed;
-};
-
-static struct helper *helper_of(struct explorer *x, const struct action *action, int role)
+/* What an action that ran alone has not done; NULL: all of it was done. */
+static bool had_effect(struct explorer *x, const struct ds_action *action, struct round *r)
 {
-	return action->by_owner ? &x->owner : &x->foreign[role];
+	struct ds_subject *s = &x->subject;
+	struct ds_folio after, half;
+	int err = ds_folio(s->owner, s->thp, &after);
+	int err_half = ds_folio(s->owner, s->thp + s->size / 2, &half);
+
+	switch (action->effect) {
+	case DS_MAPPED:
+		return !err;
+	case DS_UNMAPPED:
+		return err_half && (err || action->leaves != DS_NOTHING);
+	case DS_SPLIT:
+		return err || after.order == 0;
+	case DS_SCANNED:
+		return !err && (after.order == 0 || !(x->partial || x->underused));
+	case DS_MOVED:
+		/* Or split for that, and its zero pages given back. */
+		return !err && (after.nid != r->before.nid || after.order == 0);
+	case DS_COLLAPSED:
+		return !err && after.order > 1 && !after.partially_mapped;
+	case DS_OFFLINE:
+		return !err && access(s->memcg.dir, F_OK);
+	case DS_RECHARGED:
+		return !err && after.memcg == s->other.ino;
+	}
+	return false;
 }
 
-static void send_action(struct explorer *x, const struct action *action, int role)
+/* Has the owner in its memory what it wrote there? */
+static bool content_is_right(struct explorer *x)
 {
-	struct command c = {
-		.what = CMD_RUN, .action = action - actions,
-		.cpu = role ? CPU_OP : CPU_VICTIM, .subject = x->subject,
-	};
-
-	helper_send(helper_of(x, action, role), &c);
+	ds_actor_send(&x->owner, DS_DO_VERIFY, NULL, DS_CPU_OWNER, &x->subject);
+	return !answer_of(x, &x->owner).result;
 }
 
 /* What is wrong, when both are through; NULL if nothing is. */
-static const char *judge(struct explorer *x, const struct ds_folio *before)
+static const char *judge(struct explorer *x, struct round *r)
 {
-	unsigned int leaves = x->victim->leaves & x->op->leaves;
-	unsigned int left = x->victim->leaves | x->op->leaves;
-	struct subject *s = &x->subject;
-	struct ds_folio after;
-	char *upper = s->thp + s->size / 2;
+	unsigned int op_leaves = r->op_ran ? x->op->leaves : DS_WHOLE;
+	unsigned int leaves = x->victim->leaves & op_leaves;
+	unsigned int left = x->victim->leaves | op_leaves;
+	bool offline = r->op_ran && x->op->ends_memcg;
+	struct ds_subject *s = &x->subject;
+	struct ds_folio after, half;
 	int err = ds_folio(s->owner, s->thp, &after);
 	int nr_pages, nid;
 
@@ -411,14 +334,17 @@ static const char *judge(struct explorer *x, const struct ds_folio *before)
 		return "CORRUPT";
 	if (audit_complaint())
 		return "AUDIT";
-	if ((left & LEAVES_NOTHING) && !err)
+	if (r->dropped)
+		return "DROPPED";
+	if ((left & DS_NOTHING) && !err)
 		return "NOEFFECT";
-	if ((left & LEAVES_HALF) && !(left & LEAVES_NOTHING)) {
-		struct ds_folio half;
-
-		if (!ds_folio(s->owner, upper, &half))
-			return "NOEFFECT";
-	}
+	if ((left & DS_HALF) && !(left & DS_NOTHING) &&
+	    !ds_folio(s->owner, s->thp + s->size / 2, &half))
+		return "NOEFFECT";
+	if (offline && !r->op.result && !access(s->memcg.dir, F_OK))
+		return "NOEFFECT";
+	if (!(left & DS_NOTHING) && !content_is_right(x))
+		return "CONTENT";
 	if (err)
 		return NULL;		/* unmapped or swapped out: the counters will tell */
 
@@ -430,192 +356,546 @@ static const char *judge(struct explorer *x, const struct ds_folio *before)
 	    !after.partially_mapped)
 		return "UNMARKED";
 
+	/* 6.12 does not scan the queue of a memcg that is offline. */
+	if (offline)
+		return NULL;
 	/* A scan of both nodes: on 6.12 the queue of a memcg has no node. */
 	for (nid = 0; nid < 2; nid++)
-		ds_scan(&s->memcg, nid, 8);
+		if (!x->plant || strcmp(x->plant, "STUCK"))
+			ds_scan(&s->memcg, nid, 8);
 	err = ds_folio(s->owner, s->thp, &after);
 	if (!err && after.order > 1 && after.partially_mapped)
 		return "STUCK";
-	if (!err && after.order > 1 && x->underused && (leaves & LEAVES_WHOLE))
+	/* A failed split counts as used: so it is no proof if it was pinned. */
+	if (!err && after.order > 1 && x->underused && !x->pinned && (leaves & DS_WHOLE))
 		return "FORGOTTEN";
 	return NULL;
 }
 
-/* One point. Returns false if the kernel is not to be used any more. */
-static bool explore_point(struct explorer *x, unsigned int offset)
+/* Is there a new message of the kernel, a warning or worse? Who starts it judges it. */
+static bool kernel_said_something(struct explorer *x)
 {
-	struct command c = { .what = CMD_MAP, .cpu = CPU_OP };
-	struct helper *victim = helper_of(x, x->victim, 0), *op = helper_of(x, x->op, 1);
-	struct subject *s = &x->subject;
-	enum ds_pause state = DS_ARMED;
-	struct answer va, oa = { 0 };
-	const char *wrong = NULL;
-	struct ds_folio before;
-	bool completed = false;
+	char record[8192];
+	bool said = false;
+	ssize_t n;
 
-	if (ds_pause_arm_keep(x->symbol, offset, victim->pid, HOLD_MS))
-		return true;		/* not the start of an instruction */
+	while ((n = read(x->kmsg, record, sizeof(record) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
+		record[n > 0 ? n : 0] = '\0';
+		/* That an interrupt took long is what a hold does. */
+		if (n < 0 || ((atoi(record) & 7) <= 4 &&
+			      !strstr(record, "hrtimer: interrupt took")))
+			said = true;
+	}
+	return said;
+}
 
-	s->thp = helper_do(&x->owner, &c).thp;
-	if (!s->thp || ds_folio(s->owner, s->thp, &before)) {
-		printf("no THP was to be had\n");
-		exit(4);
-	}
-	s->nid = before.nid;
-	c.subject = *s;
-	if (x->partial) {
-		c.what = CMD_SPOIL;
-		helper_do(&x->owner, &c);
-	}
+static void plant(struct explorer *x, const char *word)
+{
+	FILE *f;
 
-	send_action(x, x->victim, 0);
-	while (!helper_ready(victim, 0)) {
-		state = ds_pause_state();
-		if (state != DS_ARMED)
-			break;
+	if (!x->plant || strcmp(x->plant, word))
+		return;
+	if (!strcmp(word, "AUDIT")) {
+		f = fopen(DS_SPLITQ "audit_plant", "we");
+		if (!f || fputs("count", f) < 0 || fclose(f))
+			cannot("nothing can be planted in the audit");
 	}
-	if (state == DS_HELD) {
-		send_action(x, x->op, 1);
-		while (!completed && ds_pause_state() == DS_HELD)
-			completed = helper_ready(op, 1);
-		ds_pause_release();
-		oa = helper_answer(op);
-	}
-	va = helper_answer(victim);
+	if (!strcmp(word, "HANG"))
+		kill(x->foreign[0].pid, SIGSTOP);
+}
 
-	if (state == DS_ARMED) {
-		x->missed++;		/* not on the way that it took */
+/* Judges, unmaps, and looks at the counters. */
+static void round_end(struct explorer *x, struct round *r)
+{
+	struct ds_subject *s = &x->subject;
+
+	let_go(r);
+	plant(x, "AUDIT");
+	r->wrong = judge(x, r);
+	if (r->wrong && !strcmp(r->wrong, "CORRUPT"))
+		return;
+
+	/* With the owner, its mapping is gone. */
+	if (!x->victim->ends_owner && !(r->op_ran && x->op->ends_owner)) {
+		if (!x->plant || strcmp(x->plant, "LEAK")) {
+			ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, DS_CPU_OWNER, s);
+			answer_of(x, &x->owner);
+		}
 	} else {
-		x->points++;
-		wrong = judge(x, &before);
+		ds_actor_stop(&x->owner);
 	}
-	if (wrong && !strcmp(wrong, "CORRUPT"))
-		goto report;
+	if (!r->wrong && (ds_size_stat(s->size, "nr_anon_partially_mapped") !=
+			  x->partially_mapped || count_queued(x)))
+		r->wrong = "LEAK";
+	settle_again(x, x->victim);
+	if (r->op_ran)
+		settle_again(x, x->op);
+	r->noisy = kernel_said_something(x);
+}
 
-	c.what = CMD_UNMAP;
-	c.cpu = CPU_OP;
-	helper_do(&x->owner, &c);
-	if (!wrong && state != DS_ARMED &&
-	    (ds_thp_stat("nr_anon_partially_mapped") != x->partially_mapped ||
-	     ds_count(&s->memcg)))
-		wrong = "LEAK";
-	x->partially_mapped = ds_thp_stat("nr_anon_partially_mapped");
-	if (state == DS_ARMED)
-		return true;
-report:
-	if (wrong)
+/* After this one, is the kernel as it was before? */
+static bool is_harmless(struct explorer *x, const struct round *r)
+{
+	if (r->noisy || x->pages >= PAGES_MAX)
+		return false;
+	return !r->wrong || !strcmp(r->wrong, "UNMARKED") || !strcmp(r->wrong, "FORGOTTEN") ||
+	       !strcmp(r->wrong, "DROPPED");
+}
+
+static void count_round(struct explorer *x, struct round *r)
+{
+	x->points++;
+	if (r->wrong)
 		x->red++;
-	else if (!completed)
+	else if (!r->completed)
 		x->blocked++;
 	else
 		x->ok++;
+}
+
+/* -- Alone ---------------------------------------------------------------- */
+
+/* Which instructions of a function does an action execute in this state? */
+static void cover(struct explorer *x, const struct ds_action *action, int role,
+		  const char *symbol, struct points *points)
+{
+	struct ds_actor *actor = actor_of(x, action, role);
+	char line[300];
+	struct round r;
+	unsigned int i;
+	FILE *f;
+
+	round_begin(x, &r);
+	f = fopen(DS_SPLITQ "cover", "we");
+	snprintf(line, sizeof(line), "%s pid=%d", symbol, actor->pid);
+	if (!f || fputs(line, f) < 0 || fclose(f)) {
+		printf("cannot run: %s: %s\n", symbol, errno == ENOENT ?
+		       "the symbol is not in this kernel" : strerror(errno));
+		exit(4);
+	}
+	ds_actor_send(actor, DS_DO_ACTION, action, DS_CPU_VICTIM, &x->subject);
+	finish(x, &r, actor);
+	let_go(&r);
+
+	f = fopen(DS_SPLITQ "cover", "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		sscanf(line, "cover %*s size=%*s probes=%u unprobed=%u", &points->instructions,
+		       &points->unprobed);
+		if (points->nr < POINTS_MAX &&
+		    sscanf(line, "+0x%x", &points->offset[points->nr]) == 1)
+			points->nr++;
+	}
+	if (f)
+		fclose(f);
+	printf("cover %s %s instructions=%u unprobed=%u executed=%u\n", symbol, action->name,
+	       points->instructions, points->unprobed, points->nr);
+	for (i = 0; i < points->nr; i++)
+		printf("%s0x%x%s", i % 64 ? " " : "executed ", points->offset[i],
+		       i % 64 == 63 || i + 1 == points->nr ? "\n" : "");
+
+	if (!action->ends_owner) {
+		ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, DS_CPU_OWNER, &x->subject);
+		answer_of(x, &x->owner);
+	}
+	settle_again(x, action);
+}
+
+/* Does the operation do what it must, if nobody is in its way? */
+static bool control(struct explorer *x)
+{
+	struct ds_actor *actor = actor_of(x, x->op, 1);
+	struct ds_answer a = { 0 };
+	double start, ms;
+	struct round r;
+	bool done;
+
+	round_begin(x, &r);
+	start = ds_now();
+	if (!x->plant || strcmp(x->plant, "NOEFFECT")) {
+		if (x->op->prepare)
+			x->op->prepare(&x->subject);
+		ds_actor_send(actor, DS_DO_ACTION, x->op, DS_CPU_OP, &x->subject);
+		a = finish(x, &r, actor);
+	}
+	ms = (ds_now() - start) * 1000;
+	done = had_effect(x, x->op, &r);
+	/* In somebody else's hands it need not be possible. */
+	if (!done && (x->pinned || x->locked) && x->op->effect != DS_UNMAPPED) {
+		printf("control %s in the way of somebody else: result=%d\n", x->op->name,
+		       a.result);
+		done = true;
+	} else {
+		printf("control %s %s result=%d ms=%.1f\n", x->op->name, done ? "ok" : "NOEFFECT",
+		       a.result, ms);
+	}
+	let_go(&r);
+	if (!x->op->ends_owner) {
+		ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, DS_CPU_OWNER, &x->subject);
+		answer_of(x, &x->owner);
+	}
+	settle_again(x, x->op);
+	op_took(x, ms);
+	return done;
+}
+
+/* The function that the operation must have come to before the victim is held. */
+static const char *find_stage(struct explorer *x)
+{
+	char line[128];
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(x->op->stages) && x->op->stages[i]; i++) {
+		snprintf(line, sizeof(line), "id=2 %s pid=%d", x->op->stages[i],
+			 x->foreign[1].pid);
+		if (!ds_pause_line(line)) {
+			ds_pause_line("id=2 off");
+			return x->op->stages[i];
+		}
+	}
+	return NULL;
+}
+
+/* -- One preemption ------------------------------------------------------- */
+
+/* Gets both ready, and the victim going, until it is held or through. */
+static enum ds_pause start_victim(struct explorer *x, struct round *r, unsigned int offset)
+{
+	struct ds_actor *victim = actor_of(x, x->victim, 0), *op = actor_of(x, x->op, 1);
+	enum ds_pause state = DS_ARMED;
+
+	if (x->op->prepare && x->op->prepare(&x->subject))
+		cannot("the operation cannot be prepared");
+	if (x->stage) {
+		char line[128];
+
+		snprintf(line, sizeof(line), "id=2 %s pid=%d hold_ms=%d", x->stage, op->pid,
+			 STAGE_MS);
+		if (ds_pause_line(line))
+			cannot("no pause point can be set at the operation's stage");
+		ds_actor_send(op, DS_DO_ACTION, x->op, DS_CPU_OP, &x->subject);
+		while (ds_pause_state(2) == DS_ARMED && !ds_actor_ready(op, 0))
+			;
+	}
+	if (ds_pause_arm(0, x->symbol, offset, victim->pid, block_ms(x) + (x->stage ? 5 : 0)))
+		cannot("no pause point can be set there");
+	plant(x, "HANG");
+	ds_actor_send(victim, DS_DO_ACTION, x->victim, DS_CPU_VICTIM, &x->subject);
+	while (!ds_actor_ready(victim, 0)) {
+		state = ds_pause_state(0);
+		if (state != DS_ARMED || (x->plant && !strcmp(x->plant, "HANG")))
+			break;
+	}
+	return state;
+}
+
+/* The operation begins, or goes on from its stage. */
+static void start_op(struct explorer *x, struct round *r)
+{
+	r->op_ran = true;
+	if (x->stage)
+		ds_pause_release(2);
+	else
+		ds_actor_send(actor_of(x, x->op, 1), DS_DO_ACTION, x->op, DS_CPU_OP,
+			      &x->subject);
+}
+
+static void explore_point(struct explorer *x, unsigned int offset)
+{
+	struct ds_actor *victim, *op;
+	enum ds_pause state;
+	struct ds_folio look;
+	bool frozen = false;
+	double start;
+	struct round r;
+
+	round_begin(x, &r);
+	victim = actor_of(x, x->victim, 0);
+	op = actor_of(x, x->op, 1);
+	state = start_victim(x, &r, offset);
+	if (state == DS_HELD) {
+		/* Does the victim keep it frozen? A scan must leave it alone then. */
+		frozen = x->op->effect == DS_SCANNED && !ds_folio_peek(r.before.pfn, &look) &&
+			 !look.refs && !strcmp(look.list, "linked") &&
+			 (x->victim->leaves & DS_WHOLE);
+		start = ds_now();
+		start_op(x, &r);
+		while (!r.completed && ds_pause_state(0) == DS_HELD)
+			r.completed = ds_actor_ready(op, 1);
+		if (r.completed)
+			op_took(x, (ds_now() - start) * 1000);
+		r.dropped = frozen && r.completed && !ds_folio_peek(r.before.pfn, &look) &&
+			    !look.refs && !strcmp(look.list, "empty") &&
+			    ds_pause_state(0) == DS_HELD;
+		ds_pause_release(0);
+	} else if (x->stage) {
+		start_op(x, &r);
+	}
+	if (r.op_ran)
+		r.op = finish(x, &r, op);
+	r.victim = finish(x, &r, victim);
+	round_end(x, &r);
+
+	if (state == DS_ARMED) {
+		/* It took another way this time. */
+		x->missed++;
+		if (!is_harmless(x, &r))
+			end(x, FRESH);
+		return;
+	}
+	count_round(x, &r);
 	printf("point %s+0x%x %s victim=%d op=%d%s\n", x->symbol, offset,
-	       wrong ?: completed ? "ok" : "blocked", va.result, oa.result,
-	       wrong && !completed ? " (the operation was blocked)" : "");
+	       r.wrong ?: r.completed ? "ok" : "blocked", r.victim.result, r.op.result,
+	       r.wrong && !r.completed ? " (the operation was blocked)" : "");
 	fflush(stdout);
-	return !wrong || strcmp(wrong, "CORRUPT");
+	if (!is_harmless(x, &r))
+		end(x, FRESH);
 }
 
-static void sum_up(struct explorer *x)
+/* -- Two preemptions ------------------------------------------------------ */
+
+static void explore_pair(struct explorer *x, unsigned long number, unsigned int offset,
+			 unsigned int offset2)
 {
-	printf("window %s/%s entered=%d ok=%d blocked=%d red=%d missed=%d\n", x->symbol,
-	       x->op->name, x->points, x->ok, x->blocked, x->red, x->missed);
+	enum ds_pause state, state2;
+	struct ds_actor *victim, *op;
+	struct round r;
+	bool through;
+	double until;
+
+	round_begin(x, &r);
+	victim = actor_of(x, x->victim, 0);
+	op = actor_of(x, x->op, 1);
+	if (ds_pause_arm(1, x->symbol2, offset2, op->pid, 3 * block_ms(x)))
+		cannot("no pause point can be set there");
+	state = start_victim(x, &r, offset);
+	if (state == DS_HELD) {
+		start_op(x, &r);
+		/* Held, through, or in want of what the victim has. */
+		until = ds_now() + block_ms(x) / 1000.0;
+		do {
+			state2 = ds_pause_state(1);
+			r.completed = ds_actor_ready(op, 0);
+		} while (state2 == DS_ARMED && !r.completed && ds_now() < until);
+		ds_pause_release(0);
+
+		until = ds_now() + block_ms(x) / 1000.0;
+		do {
+			through = ds_actor_ready(victim, 1);
+		} while (!through && ds_now() < until);
+		if (state2 == DS_HELD) {
+			x->both++;
+			r.completed = through;
+		}
+	} else if (x->stage) {
+		start_op(x, &r);
+	}
+	/* It may be held only now. */
+	while (r.op_ran && !ds_actor_ready(op, 1))
+		if (ds_pause_release(1) && ds_pause_state(1) != DS_ARMED)
+			break;
+	if (r.op_ran)
+		r.op = finish(x, &r, op);
+	r.victim = finish(x, &r, victim);
+	ds_pause_line("id=1 off");
+	round_end(x, &r);
+
+	if (state == DS_ARMED)
+		x->missed++;
+	else
+		count_round(x, &r);
+	if (r.wrong)
+		printf("pair %lu %s+0x%x %s+0x%x %s victim=%d op=%d\n", number, x->symbol, offset,
+		       x->symbol2, offset2, r.wrong, r.victim.result, r.op.result);
 	fflush(stdout);
+	if (!is_harmless(x, &r))
+		end(x, FRESH);
 }
 
-static unsigned long symbol_size(const char *name)
+static unsigned long gcd(unsigned long a, unsigned long b)
 {
-	unsigned long addr, start = 0, size = -1UL;
-	char line[512], found[256], type;
-	FILE *f = fopen("/proc/kallsyms", "re");
-
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%lx %c %255s", &addr, &type, found) == 3 &&
-		    !strcmp(found, name))
-			start = addr;
-	if (!f || !start)
-		return 0;
-	rewind(f);
-	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "%lx", &addr) == 1 && addr > start && addr - start < size)
-			size = addr - start;
-	fclose(f);
-	return size < 0x8000 ? size : 0;
+	return b ? gcd(b, a % b) : a;
 }
+
+static void explore_pairs(struct explorer *x, unsigned long first, int seconds)
+{
+	unsigned long total = (unsigned long)victim_points.nr * op_points.nr, i;
+	/* About the golden section: any run of numbers is spread over all pairs. */
+	unsigned long stride = total * 0.618 + 1;
+	double until = ds_now() + seconds, said = ds_now();
+
+	while (gcd(stride, total) > 1)
+		stride++;
+	for (i = first; i < total && ds_now() < until; i++) {
+		unsigned long n = i * stride % total;
+
+		/* With its number first: if the kernel dies, it was this pair. */
+		printf("try %lu %s+0x%x %s+0x%x\n", i, x->symbol,
+		       victim_points.offset[n / op_points.nr], x->symbol2,
+		       op_points.offset[n % op_points.nr]);
+		fflush(stdout);
+		explore_pair(x, i, victim_points.offset[n / op_points.nr],
+			     op_points.offset[n % op_points.nr]);
+		if (ds_now() - said > 1) {
+			said = ds_now();
+			printf("tried %lu of %lu\n", i + 1, total);
+		}
+	}
+	printf("pairs total=%lu tried=%lu\n", total, i);
+}
+
+/* ------------------------------------------------------------------------- */
 
 static void print_usage(void)
 {
 	size_t i;
 
-	printf("arguments: VICTIM SYMBOL OP STATE [FIRST [LAST]]\n"
-	       "STATE: queued underused partial\nVICTIM, OP:");
-	for (i = 0; i < ARRAY_SIZE(actions); i++)
-		printf(" %s", actions[i].name);
+	printf("arguments: [-p WORD] [-a OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]] VICTIM SYMBOL OP STATE [FIRST]\n"
+	       "STATE: queued|underused|partial [+root] [+pinned] [+locked] [+SIZEk]\nVICTIM, OP:");
+	for (i = 0; i < ds_nr_actions; i++)
+		printf(" %s", ds_actions[i].name);
 	printf("\n");
+}
+
+static bool parse_state(struct explorer *x, char *state)
+{
+	char *word = strtok(state, "+"), *tail;
+
+	if (!word)
+		return false;
+	x->underused = !strcmp(word, "underused");
+	x->partial = !strcmp(word, "partial");
+	if (!x->underused && !x->partial && strcmp(word, "queued"))
+		return false;
+	while ((word = strtok(NULL, "+"))) {
+		size_t size = strtoul(word, &tail, 10);
+
+		if (size && !strcmp(tail, "k"))
+			x->size = size * 1024;
+		else if (!strcmp(word, "root"))
+			x->root = true;
+		else if (!strcmp(word, "pinned"))
+			x->pinned = true;
+		else if (!strcmp(word, "locked"))
+			x->locked = true;
+		else
+			return false;
+	}
+	return true;
+}
+
+static int bad_usage(void)
+{
+	print_usage();
+	return 2;
 }
 
 int main(int argc, char **argv)
 {
+	long offset = -1, offset2 = -1;
+	unsigned int first = 0, i;
 	struct explorer x = { 0 };
-	unsigned long offset, last;
+	int seconds = 60, c;
 	const char *why;
+	FILE *f;
 
-	if (argc > 1 && !strcmp(argv[1], "-h")) {
-		print_usage();
-		return 0;
+	while ((c = getopt(argc, argv, "ha:b:2:s:p:")) != -1) {
+		switch (c) {
+		case 'a':
+			offset = strtol(optarg, NULL, 0);
+			break;
+		case 'b':
+			offset2 = strtol(optarg, NULL, 0);
+			break;
+		case '2':
+			x.symbol2 = optarg;
+			break;
+		case 's':
+			seconds = atoi(optarg);
+			break;
+		case 'p':
+			x.plant = optarg;
+			break;
+		case 'h':
+			print_usage();
+			return 0;
+		default:
+			return bad_usage();
+		}
 	}
-	if (argc < 5) {
-		print_usage();
-		return 2;
-	}
-	x.victim = find_action(argv[1]);
-	x.op = find_action(argv[3]);
-	x.symbol = argv[2];
-	x.underused = !strcmp(argv[4], "underused");
-	x.partial = !strcmp(argv[4], "partial");
-	if (!x.victim || !x.op || (!x.underused && !x.partial && strcmp(argv[4], "queued"))) {
-		print_usage();
-		return 2;
-	}
+	if (argc - optind < 4 || argc - optind > 5)
+		return bad_usage();
+	x.victim = ds_find_action(argv[optind]);
+	x.symbol = argv[optind + 1];
+	x.op = ds_find_action(argv[optind + 2]);
+	if (!x.victim || !x.op || !parse_state(&x, argv[optind + 3]))
+		return bad_usage();
+	if (argc - optind > 4)
+		first = strtoul(argv[optind + 4], NULL, 0);
 	if (x.victim->by_owner && x.op->by_owner) {
 		printf("victim and operation are both the owner's: one process cannot do both\n");
 		return 2;
 	}
+
 	why = ds_unusable();
 	if (!why && !ds_have_module())
 		why = "needs the splitq module";
-	if (!why && !symbol_size(x.symbol))
-		why = "the symbol is not in this kernel";
+	x.subject.size = x.size ?: ds_thp_size();
 	if (!why)
 		why = ds_knobs_set();
 	if (!why)
 		why = ds_set_underused(x.underused);
-	if (why) {
-		printf("cannot run: %s\n", why);
-		return 4;
-	}
-	offset = argc > 5 ? strtoul(argv[5], NULL, 0) : 0;
-	last = argc > 6 ? strtoul(argv[6], NULL, 0) : symbol_size(x.symbol) - 1;
+	if (!why && x.size)
+		why = ds_set_size_enabled(x.size);
+	if (why)
+		cannot(why);
 
-	ds_pin_to_cpu(CPU_OP);
-	ds_memcg_create(&x.subject.memcg);
-	x.subject.size = ds_thp_size();
-	helper_start(&x.owner, &x.subject.memcg, true);
-	helper_start(&x.foreign[0], &x.subject.memcg, false);
-	helper_start(&x.foreign[1], &x.subject.memcg, false);
-	x.subject.owner = x.owner.pid;
-	x.partially_mapped = ds_thp_stat("nr_anon_partially_mapped");
+	x.kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (x.kmsg < 0 || lseek(x.kmsg, 0, SEEK_END) < 0)
+		cannot("/dev/kmsg cannot be read");
+	signal(SIGPIPE, SIG_IGN);
+	if (sysconf(_SC_NPROCESSORS_ONLN) < DS_NR_CPUS || !ds_pin_to_cpu(DS_CPU_DRIVER))
+		cannot("needs four CPUs");
+	if (!ds_actor_start(&x.foreign[0], NULL) || !ds_actor_start(&x.foreign[1], NULL))
+		cannot("no process can be made");
+	settle(&x);
+	x.stage = find_stage(&x);
+	x.partially_mapped = ds_size_stat(x.subject.size, "nr_anon_partially_mapped");
 
-	for (; offset <= last; offset++)
-		if (!explore_point(&x, offset)) {
-			sum_up(&x);
-			_exit(3);
+	if (offset >= 0 && (!x.symbol2 || offset2 >= 0)) {
+		if (x.symbol2)
+			explore_pair(&x, 0, offset, offset2);
+		else
+			explore_point(&x, offset);
+	} else {
+		ds_pause_off();
+		if (!control(&x))
+			end(&x, 1);
+		cover(&x, x.victim, 0, x.symbol, &victim_points);
+		if (x.symbol2) {
+			cover(&x, x.op, 1, x.symbol2, &op_points);
+			if (victim_points.nr && op_points.nr)
+				explore_pairs(&x, first, seconds);
+		} else {
+			for (i = 0; i < victim_points.nr; i++)
+				if (victim_points.offset[i] >= first)
+					explore_point(&x, victim_points.offset[i]);
 		}
-	ds_pause_off();
-	sum_up(&x);
-	/* Not by closing their pipes: a later helper has those of the ones before it. */
-	kill(x.owner.pid, SIGKILL);
-	waitpid(x.owner.pid, NULL, 0);
+	}
+
+	/* What nobody looked at: all that is marked in memory. */
+	f = fopen(DS_SPLITQ "audit_marked", "re");
+	if (f) {
+		char line[256] = "";
+
+		while (fgets(line, sizeof(line), f))
+			;
+		fclose(f);
+		if (strncmp(line, "audit ok", 8)) {
+			printf("AUDIT of all memory: %s", line);
+			x.red++;
+		}
+	}
+	ds_actor_stop(&x.owner);
 	ds_memcg_remove(&x.subject.memcg);
-	return x.red ? 1 : 0;
+	end(&x, x.red ? 1 : 0);
 }

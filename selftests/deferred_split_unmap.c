@@ -292,7 +292,7 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *se
 	int err;
 
 	/* Most offsets are in the middle of an instruction. */
-	err = ds_pause_arm_keep(symbol->name, offset, self->scanner.pid, HOLD_MS);
+	err = ds_pause_arm(0, symbol->name, offset, self->scanner.pid, HOLD_MS);
 	if (err)
 		return true;
 
@@ -304,7 +304,7 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *se
 	ASSERT_EQ(sizeof(before.nid),
 		  write(self->scanner.to, &before.nid, sizeof(before.nid)));
 	while (!helper_answered(&self->scanner, 0)) {
-		state = ds_pause_state();
+		state = ds_pause_state(0);
 		if (state != DS_ARMED)
 			break;
 	}
@@ -317,17 +317,17 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *se
 				       symbol->name, offset, held.refs, held.list);
 			ASSERT_EQ(1, write(self->unmapper.to, "h", 1));
 			/* While the scanner is held, and not after it. */
-			while (!completed && ds_pause_state() == DS_HELD)
+			while (!completed && ds_pause_state(0) == DS_HELD)
 				completed = helper_answered(&self->unmapper, 1);
 			if (completed)
 				tally->completed++;
 			else
 				tally->blocked++;
-			ds_pause_release();
+			ds_pause_release(0);
 			ASSERT_TRUE(helper_answer(&self->unmapper, NULL));
 		}
 	}
-	ds_pause_release();
+	ds_pause_release(0);
 	ASSERT_TRUE(helper_answer(&self->scanner, NULL)) TH_LOG("the scan does not end");
 
 	ASSERT_EQ(0, ds_folio(self->unmapper.pid, thp, &after));

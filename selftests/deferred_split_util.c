@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -46,6 +47,55 @@ static int write_file(const char *path, const char *text)
 		err = -errno;
 	close(fd);
 	return err;
+}
+
+/*
+ * A file of debugfs or sysfs that is read or written again and again stays open.
+ * Not across fork(): what is behind it may belong to who has opened it.
+ */
+struct kept_file {
+	pid_t pid;
+	int fd;
+};
+
+static int keep_open(struct kept_file *kept, const char *path, int flags)
+{
+	if (kept->pid == getpid())
+		return kept->fd;
+	if (kept->pid)
+		close(kept->fd);
+	kept->pid = 0;
+	kept->fd = open(path, flags | O_CLOEXEC);
+	if (kept->fd < 0)
+		return -errno;
+	kept->pid = getpid();
+	return kept->fd;
+}
+
+static int kept_read(struct kept_file *kept, const char *path, char *buf, size_t size)
+{
+	int fd = keep_open(kept, path, O_RDWR);
+	ssize_t n;
+
+	if (fd == -EACCES)
+		fd = keep_open(kept, path, O_RDONLY);
+	if (fd < 0)
+		return fd;
+	n = pread(fd, buf, size - 1, 0);
+	if (n < 0)
+		return -errno;
+	buf[n] = '\0';
+	return n;
+}
+
+static int kept_write(struct kept_file *kept, const char *path, int flags, const char *text)
+{
+	int fd = keep_open(kept, path, flags);
+
+	if (fd < 0)
+		return fd;
+	/* Not pwrite(): the shrinker's files cannot seek. */
+	return write(fd, text, strlen(text)) < 0 ? -errno : 0;
 }
 
 static long read_number(const char *path)
@@ -97,51 +147,62 @@ const char *ds_unusable(void)
 	return NULL;
 }
 
-static struct {
-	const char *path, *value;
-	char old[64];
-} knobs[] = {
-	{ THP_DIR "enabled", "madvise" },
-	{ THP_DIR "defrag", "madvise" },
-	{ THP_DIR "shrink_underused", "1" },
-	/* Set by ds_set_underused(). */
-	{ THP_DIR "khugepaged/max_ptes_none", NULL },
-};
+#define NR_KNOBS	16
 
-#define NR_KNOBS ARRAY_SIZE(knobs)
+/* What knobs were set to before. */
+static struct {
+	char path[128], old[64];
+} knobs[NR_KNOBS];
+
+/* Returns NULL, or the knob that could not be set. */
+static const char *knob_set(const char *path, const char *value)
+{
+	char buf[64], *old;
+	size_t i;
+
+	for (i = 0; i < NR_KNOBS && knobs[i].old[0]; i++)
+		if (!strcmp(knobs[i].path, path))
+			return write_file(path, value) ? path : NULL;
+	if (i == NR_KNOBS || read_file(path, buf, sizeof(buf)) <= 0)
+		return path;
+	/* "always [madvise] never", or just the value */
+	old = strchr(buf, '[');
+	old = old ? old + 1 : buf;
+	old[strcspn(old, "]\n")] = '\0';
+	snprintf(knobs[i].path, sizeof(knobs[i].path), "%s", path);
+	snprintf(knobs[i].old, sizeof(knobs[i].old), "%s", old);
+	return write_file(path, value) ? path : NULL;
+}
 
 const char *ds_knobs_set(void)
 {
 	static bool registered;
-	size_t i;
+	const char *why;
 
 	if (!registered)
 		atexit(ds_knobs_restore);
 	registered = true;
-	for (i = 0; i < NR_KNOBS; i++) {
-		char buf[64], *value;
-
-		if (read_file(knobs[i].path, buf, sizeof(buf)) <= 0)
-			return knobs[i].path;
-		/* "always [madvise] never", or just the value */
-		value = strchr(buf, '[');
-		value = value ? value + 1 : buf;
-		value[strcspn(value, "]\n")] = '\0';
-		snprintf(knobs[i].old, sizeof(knobs[i].old), "%s", value);
-		if (knobs[i].value && write_file(knobs[i].path, knobs[i].value))
-			return knobs[i].path;
-	}
-	return ds_set_underused(false);
+	why = knob_set(THP_DIR "enabled", "madvise");
+	why = why ?: knob_set(THP_DIR "defrag", "madvise");
+	why = why ?: knob_set(THP_DIR "shrink_underused", "1");
+	return why ?: ds_set_underused(false);
 }
 
 const char *ds_set_underused(bool underused)
 {
-	const char *path = THP_DIR "khugepaged/max_ptes_none";
 	char value[32];
 
 	snprintf(value, sizeof(value), "%lu",
 		 underused ? 0 : ds_thp_size() / sysconf(_SC_PAGESIZE) - 1);
-	return write_file(path, value) ? path : NULL;
+	return knob_set(THP_DIR "khugepaged/max_ptes_none", value);
+}
+
+const char *ds_set_size_enabled(size_t size)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), THP_DIR "hugepages-%zukB/enabled", size / 1024);
+	return knob_set(path, "madvise") ? "there are no THPs of that size" : NULL;
 }
 
 void ds_knobs_restore(void)
@@ -155,13 +216,17 @@ void ds_knobs_restore(void)
 	}
 }
 
-long ds_thp_stat(const char *name)
+long ds_size_stat(size_t size, const char *name)
 {
 	char path[256];
 
-	snprintf(path, sizeof(path), THP_DIR "hugepages-%zukB/stats/%s", ds_thp_size() / 1024,
-		 name);
+	snprintf(path, sizeof(path), THP_DIR "hugepages-%zukB/stats/%s", size / 1024, name);
 	return read_number(path);
+}
+
+long ds_thp_stat(const char *name)
+{
+	return ds_size_stat(ds_thp_size(), name);
 }
 
 long ds_vmstat(const char *name)
@@ -181,10 +246,14 @@ long ds_vmstat(const char *name)
 
 void ds_memcg_create(struct ds_memcg *memcg)
 {
+	static int number;
 	struct stat st;
 
+	memcg->v1 = false;
 	write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
-	snprintf(memcg->dir, sizeof(memcg->dir), CGROUP_DIR "deferred_split.%d/", getpid());
+	/* Not a name twice: what was removed may have its folios still. */
+	snprintf(memcg->dir, sizeof(memcg->dir), CGROUP_DIR "deferred_split.%d.%d/", getpid(),
+		 number++);
 	if (!mkdir(memcg->dir, 0755)) {
 		char path[300];
 
@@ -209,6 +278,44 @@ bool ds_memcg_enter(const struct ds_memcg *memcg)
 	return !write_file(path, "0");
 }
 
+void ds_memcg_root(struct ds_memcg *memcg)
+{
+	struct stat st;
+
+	memcg->v1 = false;
+	memcg->dir[0] = '\0';
+	memcg->ino = !stat(CGROUP_DIR, &st) && st.st_ino ? st.st_ino : 1;
+}
+
+#define CGROUP_V1_DIR	"/tmp/deferred_split_v1/"
+
+const char *ds_memcg_create_v1(struct ds_memcg *memcg, const char *name)
+{
+	char path[300];
+	struct stat st;
+	int tries;
+
+	mkdir(CGROUP_V1_DIR, 0755);
+	if (access(CGROUP_V1_DIR "memory.move_charge_at_immigrate", F_OK)) {
+		/* A controller is free when its last cgroup of the other kind is gone. */
+		write_file(CGROUP_DIR "cgroup.subtree_control", "-memory");
+		for (tries = 0; mount("none", CGROUP_V1_DIR, "cgroup", 0, "memory"); tries++) {
+			if (tries == 300)
+				return "cgroup v1 memory cannot be mounted";
+			usleep(10000);
+		}
+	}
+	snprintf(memcg->dir, sizeof(memcg->dir), CGROUP_V1_DIR "%s/", name);
+	snprintf(path, sizeof(path), "%smemory.move_charge_at_immigrate", memcg->dir);
+	if ((mkdir(memcg->dir, 0755) && errno != EEXIST) || stat(memcg->dir, &st))
+		return "no cgroup v1 cgroup can be made";
+	if (write_file(path, "3"))
+		return "charge moving is not in this kernel";
+	memcg->ino = st.st_ino;
+	memcg->v1 = true;
+	return NULL;
+}
+
 void ds_memcg_remove(struct ds_memcg *memcg)
 {
 	int tries;
@@ -224,11 +331,15 @@ void ds_memcg_remove(struct ds_memcg *memcg)
 
 int ds_scan(const struct ds_memcg *memcg, int nid, unsigned long nr)
 {
+	static struct kept_file scan_file;
 	char path[320], line[64];
 
+	/* The shrinker's files know the memcgs of cgroup v2 only. */
+	if (memcg->v1)
+		return write_file("/proc/sys/vm/drop_caches", "2");
 	snprintf(path, sizeof(path), "%sscan", shrinker_dir());
 	snprintf(line, sizeof(line), "%lu %d %lu", memcg->ino, nid, nr);
-	return write_file(path, line);
+	return kept_write(&scan_file, path, O_WRONLY, line);
 }
 
 long ds_count(const struct ds_memcg *memcg)
@@ -315,74 +426,111 @@ bool ds_have_module(void)
 	return !access(DS_SPLITQ "pause", W_OK);
 }
 
-static int pause_arm(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms,
-		     const char *keep)
+static struct kept_file pause_file, release_file, folio_file;
+
+int ds_pause_arm(int id, const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms)
 {
 	char line[256];
 
-	snprintf(line, sizeof(line), "%s+0x%x pid=%d hold_ms=%u%s", symbol, offset, pid, hold_ms,
-		 keep);
-	return write_file(DS_SPLITQ "pause", line);
+	snprintf(line, sizeof(line), "id=%d %s+0x%x pid=%d hold_ms=%u", id, symbol, offset, pid,
+		 hold_ms);
+	return ds_pause_line(line);
 }
 
-int ds_pause_arm(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms)
+int ds_pause_line(const char *line)
 {
-	return pause_arm(symbol, offset, pid, hold_ms, "");
+	return kept_write(&pause_file, DS_SPLITQ "pause", O_RDWR, line);
 }
 
-int ds_pause_arm_keep(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms)
-{
-	return pause_arm(symbol, offset, pid, hold_ms, " keep");
-}
-
-enum ds_pause ds_pause_state(void)
+enum ds_pause ds_pause_state(int id)
 {
 	static const char * const names[] = { "off", "armed", "held", "released", "expired" };
-	char buf[512], state[32];
+	char buf[768], want[16], state[32], *line;
 	unsigned int i;
 
-	if (read_file(DS_SPLITQ "pause", buf, sizeof(buf)) > 0 &&
-	    sscanf(buf, "state=%31s", state) == 1)
+	snprintf(want, sizeof(want), "id=%d ", id);
+	if (kept_read(&pause_file, DS_SPLITQ "pause", buf, sizeof(buf)) <= 0)
+		return DS_OFF;
+	line = strstr(buf, want);
+	if (line && sscanf(line, "id=%*d state=%31s", state) == 1)
 		for (i = 0; i < ARRAY_SIZE(names); i++)
 			if (!strcmp(state, names[i]))
 				return i;
 	return DS_OFF;
 }
 
-void ds_pause_release(void)
+int ds_pause_release(int id)
 {
-	write_file(DS_SPLITQ "release", "1");
+	char line[16];
+
+	snprintf(line, sizeof(line), "%d", id);
+	return kept_write(&release_file, DS_SPLITQ "release", O_WRONLY, line);
 }
 
 void ds_pause_off(void)
 {
-	write_file(DS_SPLITQ "pause", "off");
+	ds_pause_line("off");
+}
+
+void ds_module_close(void)
+{
+	struct kept_file *files[] = { &pause_file, &release_file, &folio_file };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(files); i++) {
+		if (files[i]->pid == getpid())
+			close(files[i]->fd);
+		files[i]->pid = 0;
+	}
+}
+
+static int folio_query(const char *query, struct ds_folio *folio)
+{
+	char buf[256];
+	int err;
+
+	err = kept_write(&folio_file, DS_SPLITQ "folio", O_RDWR, query);
+	if (err)
+		return err;
+	if (kept_read(&folio_file, DS_SPLITQ "folio", buf, sizeof(buf)) <= 0)
+		return -EIO;
+	if (sscanf(buf, "pfn=%lx order=%d refs=%d mapcount=%d anon=%d locked=%d "
+		   "partially_mapped=%d list=%15s nid=%d memcg=%lu",
+		   &folio->pfn, &folio->order, &folio->refs, &folio->mapcount, &folio->anon,
+		   &folio->locked, &folio->partially_mapped, folio->list, &folio->nid,
+		   &folio->memcg) != 10)
+		return -EPROTO;
+	return 0;
 }
 
 int ds_folio(pid_t pid, const void *addr, struct ds_folio *folio)
 {
+	char query[64];
+
+	snprintf(query, sizeof(query), "%d %lx", pid, (unsigned long)addr);
+	return folio_query(query, folio);
+}
+
+int ds_folio_peek(unsigned long pfn, struct ds_folio *folio)
+{
+	char query[64];
+
+	snprintf(query, sizeof(query), "pfn %lx", pfn);
+	return folio_query(query, folio);
+}
+
+int ds_folio_keep(pid_t pid, const void *addr, const char *how)
+{
 	int fd = open(DS_SPLITQ "folio", O_RDWR | O_CLOEXEC);
-	char buf[256];
-	int err = 0;
-	ssize_t n;
+	char buf[64];
+	int err;
 
 	if (fd < 0)
 		return -errno;
-	snprintf(buf, sizeof(buf), "%d %lx", pid, (unsigned long)addr);
-	if (write(fd, buf, strlen(buf)) < 0) {
-		err = -errno;
-		close(fd);
-		return err;
-	}
-	n = read(fd, buf, sizeof(buf) - 1);
+	snprintf(buf, sizeof(buf), "%d %lx %s", pid, (unsigned long)addr, how);
+	if (write(fd, buf, strlen(buf)) >= 0)
+		return fd;
+	err = -errno;
 	close(fd);
-	if (n <= 0)
-		return -EIO;
-	buf[n] = '\0';
-	if (sscanf(buf, "pfn=%lx order=%d refs=%d mapcount=%d anon=%d locked=%d "
-		   "partially_mapped=%d list=%15s nid=%d",
-		   &folio->pfn, &folio->order, &folio->refs, &folio->mapcount, &folio->anon,
-		   &folio->locked, &folio->partially_mapped, folio->list, &folio->nid) != 9)
-		return -EPROTO;
-	return 0;
+	return err;
 }

@@ -33,6 +33,10 @@ void ds_knobs_restore(void);
 
 /* A counter of PMD sized THPs below hugepages-<size>kB/stats, -1 if there is none. */
 long ds_thp_stat(const char *name);
+long ds_size_stat(size_t size, const char *name);
+
+/* THPs of this size with madvise(); restored as the other knobs. Return: NULL, or why not. */
+const char *ds_set_size_enabled(size_t size);
 
 /* A counter of /proc/vmstat, -1 if there is none. */
 long ds_vmstat(const char *name);
@@ -45,11 +49,24 @@ long ds_vmstat(const char *name);
 struct ds_memcg {
 	char dir[256];
 	unsigned long ino;
+	bool v1;
 };
 
 void ds_memcg_create(struct ds_memcg *memcg);
 bool ds_memcg_enter(const struct ds_memcg *memcg);
 void ds_memcg_remove(struct ds_memcg *memcg);
+
+/* The root memcg instead. */
+void ds_memcg_root(struct ds_memcg *memcg);
+
+/**
+ * ds_memcg_create_v1 - a memory cgroup of cgroup v1 that moves charges
+ * @name: of its directory; there may be several
+ *
+ * Takes the memory controller from cgroup v2 and does not give it back: for a
+ * machine that is used for nothing else. Return: NULL, or why there is none.
+ */
+const char *ds_memcg_create_v1(struct ds_memcg *memcg, const char *name);
 
 /**
  * ds_scan - run the deferred split shrinker on a memcg's queue
@@ -83,7 +100,7 @@ double ds_now(void);
 #define DS_SPLITQ "/sys/kernel/debug/splitq/"
 
 struct ds_folio {
-	unsigned long pfn;
+	unsigned long pfn, memcg;
 	int order, refs, mapcount, anon, locked, partially_mapped, nid;
 	char list[16];
 };
@@ -92,13 +109,20 @@ enum ds_pause { DS_OFF, DS_ARMED, DS_HELD, DS_RELEASED, DS_EXPIRED };
 
 bool ds_have_module(void);
 /* 0 or a negative errno; -EILSEQ: not the start of an instruction. */
-int ds_pause_arm(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms);
-/* The same, but the kprobes of this symbol stay: the next point is armed sooner. */
-int ds_pause_arm_keep(const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms);
-enum ds_pause ds_pause_state(void);
-void ds_pause_release(void);
+int ds_pause_arm(int id, const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms);
+/* The same for a line of one's own, see kmod/splitq_pause.c. */
+int ds_pause_line(const char *line);
+enum ds_pause ds_pause_state(int id);
+int ds_pause_release(int id);
+/* Disarm everything and remove all probes: takes a grace period. */
 void ds_pause_off(void);
 /* 0 or a negative errno; -EFAULT: nothing is mapped there. */
 int ds_folio(pid_t pid, const void *addr, struct ds_folio *folio);
+/* The same without a reference; -ENOENT: no large folio starts there. */
+int ds_folio_peek(unsigned long pfn, struct ds_folio *folio);
+/* Keep a reference ("pin"), or the lock as well ("lock"), until the returned fd is closed. */
+int ds_folio_keep(pid_t pid, const void *addr, const char *how);
+/* Close the module's files that stay open otherwise: so that it can be unloaded. */
+void ds_module_close(void);
 
 #endif

@@ -9,12 +9,14 @@
  *	NAME	SECONDS	COMMAND ARG...
  *
  * COMMAND "@kunit SUITE" copies a KUnit suite's results from debugfs, "@shell"
- * is an interactive shell on the console. The first test that does not pass
- * ends the run: after a corruption, everything that follows is noise. The host
- * goes on with the rest in a fresh guest.
+ * is an interactive shell on the console, "@session" takes more lines of this kind
+ * from a second port, one after the other, until that says "end". The first test
+ * that does not pass ends the run: after a corruption, everything that follows is
+ * noise. The host goes on with the rest in a fresh guest. In a session the host
+ * decides whether the guest is still good.
  *
  * A report is a line "SEQ TYPE ..."; SEQ counts from 1, so that the host sees a
- * lost line. Types: hello, note, begin, out, end, beat, bye.
+ * lost line. Types: hello, note, session, begin, out, end, beat, bye.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -42,6 +44,7 @@
 #include <unistd.h>
 
 #define PORT_NAME	"splitq.results"
+#define COMMANDS_NAME	"splitq.commands"
 #define PORTS_DIR	"/sys/class/virtio-ports"
 #define KUNIT_DIR	"/sys/kernel/debug/kunit"
 #define BEAT_SECONDS	2
@@ -120,31 +123,32 @@ static void mount_at(const char *type, const char *dir)
 		report("note mount of %s on %s failed: %s", type, dir, strerror(errno));
 }
 
-static void open_port(void)
+/* A port of the host, by its name. */
+static FILE *open_port(const char *port_name, const char *mode)
 {
 	char path[300], name[64];
 	struct dirent *d;
+	FILE *f = NULL;
 	int tries;
 
 	/* The driver announces a port when the host has named it: a moment later. */
-	for (tries = 0; tries < 200 && !port; tries++) {
+	for (tries = 0; tries < 200 && !f; tries++) {
 		DIR *dir = opendir(PORTS_DIR);
 
-		while (dir && !port && (d = readdir(dir))) {
+		while (dir && !f && (d = readdir(dir))) {
 			snprintf(path, sizeof(path), PORTS_DIR "/%s/name", d->d_name);
 			if (d->d_name[0] == '.' || !read_line(path, name, sizeof(name)) ||
-			    strcmp(name, PORT_NAME))
+			    strcmp(name, port_name))
 				continue;
 			snprintf(path, sizeof(path), "/dev/%s", d->d_name);
-			port = fopen(path, "we");
+			f = fopen(path, mode);
 		}
 		if (dir)
 			closedir(dir);
-		if (!port)
+		if (!f)
 			usleep(10000);
 	}
-	if (!port)
-		fprintf(stderr, "init: no virtio port " PORT_NAME ": nothing can be reported\n");
+	return f;
 }
 
 /* zram0 as swap; the header is the one that mkswap would write. */
@@ -340,23 +344,46 @@ static bool run_test(const char *name, double seconds, char *command)
 	       (WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == KSFT_SKIP);
 }
 
+/* Runs one line of /splitq.run, or of a session; returns whether it may go on. */
+static bool run_line(char *line, int *tests)
+{
+	char *save, *name, *seconds, *command;
+
+	line[strcspn(line, "\n")] = '\0';
+	name = strtok_r(line, "\t", &save);
+	seconds = strtok_r(NULL, "\t", &save);
+	command = strtok_r(NULL, "\t", &save);
+	if (!command)
+		return true;
+	++*tests;
+	return run_test(name, atof(seconds), command);
+}
+
+static void run_session(int *tests)
+{
+	FILE *commands = open_port(COMMANDS_NAME, "re");
+	char line[1024];
+
+	if (!commands) {
+		report("note no virtio port " COMMANDS_NAME);
+		return;
+	}
+	report("session");
+	while (fgets(line, sizeof(line), commands) && strcmp(line, "end\n"))
+		run_line(line, tests);
+	fclose(commands);
+}
+
 static void run_all(void)
 {
-	char line[1024];
 	FILE *f = fopen("/splitq.run", "re");
+	char line[1024];
 	int tests = 0;
 
 	while (f && fgets(line, sizeof(line), f)) {
-		char *save, *name, *seconds, *command;
-
-		line[strcspn(line, "\n")] = '\0';
-		name = strtok_r(line, "\t", &save);
-		seconds = strtok_r(NULL, "\t", &save);
-		command = strtok_r(NULL, "\t", &save);
-		if (!command)
-			continue;
-		tests++;
-		if (!run_test(name, atof(seconds), command))
+		if (strstr(line, "\t@session\n"))
+			run_session(&tests);
+		else if (!run_line(line, &tests))
 			break;
 	}
 	if (f)
@@ -371,7 +398,9 @@ int main(void)
 	mount_at("devtmpfs", "/dev");
 	mount_at("proc", "/proc");
 	mount_at("sysfs", "/sys");
-	open_port();
+	port = open_port(PORT_NAME, "we");
+	if (!port)
+		fprintf(stderr, "init: no virtio port " PORT_NAME ": nothing can be reported\n");
 	kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 
 	uname(&u);

@@ -166,24 +166,112 @@ class Explore(Sandbox):
         self.fails(["munmap-quarter", "munmap-half"], explore.plan, [], ["munmap-quarter"], [])
         self.fails(["SCHEDULE=x"], explore.replay, types.SimpleNamespace(series="1"), "x")
 
+        self.fails(["STATE 'quoted'"], explore.plan, [], [], ["quoted"])
+
     def test_the_owner_is_not_asked_to_do_two_things(self):
         import explore
-        for victim, action, op, state in explore.plan([], [], []):
-            self.assertFalse(action in explore.OWNERS and op in explore.OWNERS)
+        found = explore.plan([], [], [])
+        for c in found:
+            self.assertFalse(c.action in explore.OWNERS and c.op in explore.OWNERS)
+        self.assertEqual(len(found), len({c.name for c in found}))
+
+    def test_every_operation_is_in_the_plan(self):
+        import explore
+        self.assertEqual({c.op for c in explore.plan([], [], [])}, set(explore.OPERATIONS))
+
+    def test_a_schedules_name_is_read_back(self):
+        import explore
+        built = types.SimpleNamespace(
+            source=types.SimpleNamespace(version="6.12.117"),
+            kernel=types.SimpleNamespace(label="stock", arch="x86_64"))
+        for c, where in ((explore.Combination("f", "scan", "munmap-half", "partial+64k"), 0x1b),
+                         (explore.Combination("f", "scan", "exit", "queued", "g"), (1, 0x2c))):
+            name = explore.schedule(c, where, built)
+            again, at, m = explore.parse_schedule(name)
+            self.assertEqual(again.name, c.name)
+            self.assertEqual(at, where if isinstance(where, tuple) else (where,))
+            self.assertEqual((m["label"], m["base"], m["arch"]), ("stock", "6.12", "x86_64"))
 
     def test_red_points_are_grouped_into_windows(self):
         import explore
-        e = explore.Explored("f", "scan", "munmap-half", "queued")
-        e.points = [(0, "ok", ""), (4, "LOST", "a"), (6, "LOST", "a"), (9, "CORRUPT", "a"),
+        c = explore.Combination("f", "scan", "munmap-half", "queued")
+        c.points = [(0, "ok", ""), (4, "LOST", "a"), (6, "LOST", "a"), (9, "CORRUPT", "a"),
                     (12, "blocked", ""), (14, "LOST", "a")]
         saved, explore.source_lines = explore.source_lines, lambda built, victim, offsets: {}
         self.addCleanup(setattr, explore, "source_lines", saved)
-        found = explore.windows(e, None)
+        found = explore.windows(c, None)
         self.assertEqual([w.split(",")[0] for w in found],
                          ["LOST: 2 instructions", "CORRUPT: 1 instruction", "LOST: 1 instruction"])
-        self.assertEqual(explore.verdict(e), judge.FAIL)
-        e.points = []
-        self.assertEqual(explore.verdict(e), judge.VACUOUS)
+        self.assertEqual(c.verdict, judge.FAIL)
+        c.points = []
+        self.assertEqual(c.verdict, judge.VACUOUS)
+        c.note = "cannot run: no such symbol"
+        self.assertEqual(c.verdict, judge.SKIP)
+
+    class Sessions:
+        """Guests that say what a test has them say, one after the other."""
+
+        def __init__(self, *guests):
+            self.guests, self.dropped = list(guests), 0
+
+        def get(self):
+            return self
+
+        def drop(self):
+            self.dropped += 1
+
+        def execute(self, name, seconds, command, on_out):
+            import guest
+            self.command = command
+            out, status, console = self.guests.pop(0)
+            c = guest.Command(name)
+            for line in out:
+                on_out(line)
+            c.out, c.console = out, console
+            if status is None:
+                c.lost = "the guest has ended"
+            else:
+                c.end, c.how = {"exit": str(status)}, "ended"
+            return c
+
+    COVER = ["cover f scan instructions=9 unprobed=0 executed=4", "executed 0x0 0x4 0x8 0xc"]
+
+    def explored(self, *guests):
+        import explore
+        c = explore.Combination("f", "scan", "munmap-half", "queued")
+        sessions = self.Sessions(*guests)
+        explore.explore_one(sessions, c)
+        return c, sessions
+
+    def test_it_goes_on_behind_what_has_ended_a_guest(self):
+        c, sessions = self.explored(
+            (self.COVER + ["point f+0x0 ok v", "point f+0x4 LOST v"], 3, []),
+            (["point f+0x8 ok v", "point f+0xc ok v"], 0, []))
+        self.assertEqual([p[:2] for p in c.points],
+                         [(0, "ok"), (4, "LOST"), (8, "ok"), (12, "ok")])
+        self.assertEqual(sessions.dropped, 1)
+        self.assertTrue(sessions.command.endswith(" 5"))
+
+    def test_a_guest_that_died_died_of_the_next_point(self):
+        c, sessions = self.explored(
+            (self.COVER + ["point f+0x0 ok v"], None, ["kernel BUG at mm/huge_memory.c:1!"]),
+            (["point f+0x8 ok v", "point f+0xc ok v"], 0, []))
+        self.assertEqual([p[:2] for p in c.points],
+                         [(0, "ok"), (4, "SPLAT"), (8, "ok"), (12, "ok")])
+        c, sessions = self.explored((self.COVER + ["point f+0x0 ok v"], None, []),
+                                    (["point f+0x8 ok v", "point f+0xc ok v"], 0, []))
+        self.assertEqual(c.points[1][:2], (4, "HANG"))
+
+    def test_a_splat_is_no_pass(self):
+        c, sessions = self.explored(
+            (self.COVER + ["point f+0x%x ok v" % o for o in (0, 4, 8, 12)], 0,
+             ["BUG: Bad page state"]))
+        self.assertEqual(c.points[-1][1], "SPLAT")
+        self.assertEqual(sessions.dropped, 1)
+
+    def test_an_operation_without_effect_is_red(self):
+        c, sessions = self.explored((["control munmap-half NOEFFECT result=0 ms=1.0"], 1, []))
+        self.assertEqual(c.verdict, judge.FAIL)
 
 
 class Fetch(Sandbox):

@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: GPL-2.0
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "kselftest.h"
+#include "deferred_split_actor.h"
+
+#define ANSWER_MS	15000
+#define ACTORS_MAX	8
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE		25
+#endif
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT		21
+#endif
+#ifndef MADV_SOFT_OFFLINE
+#define MADV_SOFT_OFFLINE	101
+#endif
+
+/* -- Actions -------------------------------------------------------------- */
+
+static int munmap_half(struct ds_subject *s)
+{
+	return munmap(s->thp + s->size / 2, s->size / 2) ? -errno : 0;
+}
+
+static int munmap_all(struct ds_subject *s)
+{
+	return munmap(s->thp, s->size) ? -errno : 0;
+}
+
+static int madvise_half(struct ds_subject *s, int advice)
+{
+	return madvise(s->thp + s->size / 2, s->size / 2, advice) ? -errno : 0;
+}
+
+static int dontneed_half(struct ds_subject *s)
+{
+	return madvise_half(s, MADV_DONTNEED);
+}
+
+static int free_half(struct ds_subject *s)
+{
+	return madvise_half(s, MADV_FREE);
+}
+
+static int mremap_half(struct ds_subject *s)
+{
+	void *to = mremap(s->thp + s->size / 2, s->size / 2, s->size / 2,
+			  MREMAP_MAYMOVE | MREMAP_FIXED, s->thp - s->size / 2);
+
+	if (to == MAP_FAILED)
+		return -errno;
+	/* Nobody needs it there. */
+	return munmap(to, s->size / 2) ? -errno : 0;
+}
+
+static int fork_exit(struct ds_subject *s)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid)
+		_exit(0);
+	return pid > 0 && waitpid(pid, &status, 0) == pid ? 0 : -errno;
+}
+
+static int exit_now(struct ds_subject *s)
+{
+	_exit(0);
+}
+
+static int write_fault(struct ds_subject *s)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+
+	/* The same as before, but with a store. */
+	*(volatile unsigned long *)(s->thp + page) = s->fill ? page + 1 : 0;
+	return 0;
+}
+
+static int lock_half(struct ds_subject *s)
+{
+	int err = mlock(s->thp, s->size / 2) ? -errno : 0;
+
+	munlock(s->thp, s->size / 2);
+	return err;
+}
+
+static int soft_offline(struct ds_subject *s)
+{
+	return madvise(s->thp, sysconf(_SC_PAGESIZE), MADV_SOFT_OFFLINE) ? -errno : 0;
+}
+
+static int scan(struct ds_subject *s)
+{
+	return ds_scan(&s->memcg, s->nid, 8);
+}
+
+static int migrate(struct ds_subject *s)
+{
+	int node = !s->nid, status = -1;
+	void *page = s->thp;
+
+	if (syscall(SYS_move_pages, s->owner, 1UL, &page, &node, &status, 4 /* MOVE_ALL */))
+		return -errno;
+	/* Held by a scanner or split meanwhile: the page, or nothing, moves. */
+	return status < 0 ? status : 0;
+}
+
+static int foreign_madvise(struct ds_subject *s, int advice)
+{
+	struct iovec { void *base; size_t len; } iov = { s->thp, s->size };
+	int fd = syscall(SYS_pidfd_open, s->owner, 0);
+	long ret;
+
+	if (fd < 0)
+		return -errno;
+	ret = syscall(SYS_process_madvise, fd, &iov, 1UL, advice, 0);
+	ret = ret < 0 ? -errno : 0;
+	close(fd);
+	return ret;
+}
+
+static int pageout(struct ds_subject *s)
+{
+	return foreign_madvise(s, MADV_PAGEOUT);
+}
+
+static int collapse(struct ds_subject *s)
+{
+	return foreign_madvise(s, MADV_COLLAPSE);
+}
+
+static int write_to(const char *path, const char *line)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	int err = 0;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, line, strlen(line)) < 0)
+		err = -errno;
+	close(fd);
+	return err;
+}
+
+static int split_debugfs(struct ds_subject *s)
+{
+	char line[96];
+
+	snprintf(line, sizeof(line), "%d,0x%lx,0x%lx,0", s->owner, (unsigned long)s->thp,
+		 (unsigned long)s->thp + s->size);
+	return write_to("/sys/kernel/debug/split_huge_pages", line);
+}
+
+static int move_owner(struct ds_subject *s, const char *dir)
+{
+	char path[300], pid[16];
+
+	snprintf(path, sizeof(path), "%scgroup.procs", dir);
+	snprintf(pid, sizeof(pid), "%d", s->owner);
+	return write_to(path, pid);
+}
+
+/* Moving a task waits for all CPUs. */
+static int cgroup_leave(struct ds_subject *s)
+{
+	char parent[260];
+
+	if (!s->memcg.dir[0])
+		return -ENOENT;
+	snprintf(parent, sizeof(parent), "%s", s->memcg.dir);
+	/* "/a/b/": without the slash at its end, without b */
+	parent[strlen(parent) - 1] = '\0';
+	strrchr(parent, '/')[1] = '\0';
+	return move_owner(s, parent);
+}
+
+static int cgroup_remove(struct ds_subject *s)
+{
+	return rmdir(s->memcg.dir) ? -errno : 0;
+}
+
+static int charge_move(struct ds_subject *s)
+{
+	return move_owner(s, s->other.dir);
+}
+
+const struct ds_action ds_actions[] = {
+	{ .name = "munmap-half", .by_owner = true, .run = munmap_half, .leaves = DS_HALF,
+	  .effect = DS_UNMAPPED },
+	{ .name = "munmap-all", .by_owner = true, .run = munmap_all, .leaves = DS_NOTHING,
+	  .effect = DS_UNMAPPED },
+	{ .name = "dontneed-half", .by_owner = true, .run = dontneed_half, .leaves = DS_HALF,
+	  .effect = DS_UNMAPPED },
+	{ .name = "free-half", .by_owner = true, .run = free_half, .leaves = DS_WHOLE,
+	  .effect = DS_SPLIT },
+	{ .name = "mremap-half", .by_owner = true, .run = mremap_half, .leaves = DS_HALF,
+	  .effect = DS_UNMAPPED },
+	{ .name = "fork-exit", .by_owner = true, .run = fork_exit, .leaves = DS_WHOLE },
+	{ .name = "exit", .by_owner = true, .ends_owner = true, .run = exit_now,
+	  .leaves = DS_NOTHING, .effect = DS_UNMAPPED },
+	{ .name = "write-fault", .by_owner = true, .run = write_fault, .leaves = DS_WHOLE },
+	{ .name = "mlock-half", .by_owner = true, .run = lock_half, .leaves = DS_WHOLE },
+	{ .name = "soft-offline", .by_owner = true, .ends_page = true, .run = soft_offline,
+	  .effect = DS_SPLIT },
+	{ .name = "scan", .run = scan, .leaves = DS_WHOLE, .effect = DS_SCANNED },
+	{ .name = "migrate", .run = migrate, .leaves = DS_WHOLE, .effect = DS_MOVED,
+	  .stages = { "migrate_pages_batch", "migrate_pages" } },
+	{ .name = "pageout", .run = pageout, .effect = DS_SPLIT },
+	{ .name = "collapse", .run = collapse, .leaves = DS_WHOLE, .effect = DS_COLLAPSED,
+	  .stages = { "hpage_collapse_scan_pmd", "collapse_scan_pmd" } },
+	{ .name = "split-debugfs", .run = split_debugfs, .effect = DS_SPLIT },
+	{ .name = "cgroup-remove", .ends_owner = true, .ends_memcg = true,
+	  .prepare = cgroup_leave, .run = cgroup_remove, .leaves = DS_WHOLE,
+	  .effect = DS_OFFLINE },
+	{ .name = "charge-move", .v1 = true, .run = charge_move, .leaves = DS_WHOLE,
+	  .effect = DS_RECHARGED, .stages = { "mem_cgroup_move_charge_pte_range" } },
+};
+
+const size_t ds_nr_actions = ARRAY_SIZE(ds_actions);
+
+const struct ds_action *ds_find_action(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < ds_nr_actions; i++)
+		if (!strcmp(ds_actions[i].name, name))
+			return &ds_actions[i];
+	return NULL;
+}
+
+/* -- Actors --------------------------------------------------------------- */
+
+struct order {
+	enum ds_order what;
+	int cpu;
+	size_t action;
+	struct ds_subject subject;
+};
+
+static struct ds_actor *actors[ACTORS_MAX];
+
+/* The owner's folio, with room below for mremap_half() that nothing else may take. */
+static char *reserved;
+
+#define PAGES_VERIFIED	8
+
+static void owner_fill(char *thp, size_t size, size_t page)
+{
+	size_t i;
+
+	for (i = 0; i < size; i += page)
+		*(unsigned long *)(thp + i) = i + 1;
+}
+
+/* Zeroes are right where the second half, or the last page, was dropped. */
+static int owner_verify(const struct ds_subject *s, size_t page)
+{
+	size_t step = s->size / PAGES_VERIFIED, i;
+
+	for (i = 0; i < s->size; i += step > page ? step : page) {
+		unsigned long found;
+		struct iovec { void *base; size_t len; } to = { &found, sizeof(found) },
+			from = { s->thp + i, sizeof(found) };
+
+		/* Not a load: it may not be mapped. */
+		if (syscall(SYS_process_vm_readv, getpid(), &to, 1UL, &from, 1UL, 0UL) !=
+		    sizeof(found))
+			continue;
+		if (found != (s->fill ? i + 1 : 0) && (found || i < s->size / 2))
+			return -EIO;
+	}
+	return 0;
+}
+
+static char *owner_map(size_t size, bool fill)
+{
+	size_t room = ds_thp_size();
+	char *thp;
+
+	if (room < size)
+		room = size;
+	reserved = mmap(NULL, 3 * room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+			-1, 0);
+	if (reserved == MAP_FAILED)
+		return NULL;
+	thp = (char *)(((uintptr_t)reserved + 2 * room - 1) & ~(room - 1));
+	if (mprotect(thp, size, PROT_READ | PROT_WRITE) || madvise(thp, size, MADV_HUGEPAGE))
+		return NULL;
+	/* All of it zero: with max_ptes_none 0 that makes it underused. */
+	thp[0] = 0;
+	if (fill)
+		owner_fill(thp, size, sysconf(_SC_PAGESIZE));
+	return thp;
+}
+
+static void actor_loop(int in, int out, const struct ds_memcg *memcg)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	struct ds_answer a;
+	struct order o;
+
+	if (memcg && !ds_memcg_enter(memcg))
+		_exit(1);
+	while (read(in, &o, sizeof(o)) == sizeof(o)) {
+		struct ds_subject *s = &o.subject;
+
+		ds_pin_to_cpu(o.cpu);
+		memset(&a, 0, sizeof(a));
+		switch (o.what) {
+		case DS_DO_MAP:
+			a.thp = owner_map(s->size, s->fill);
+			break;
+		case DS_DO_SPOIL:
+			a.result = madvise(s->thp + s->size - page, page, MADV_DONTNEED) ? -errno :
+				   0;
+			break;
+		case DS_DO_ACTION:
+			a.result = ds_actions[o.action].run(s);
+			break;
+		case DS_DO_VERIFY:
+			a.result = owner_verify(s, page);
+			break;
+		case DS_DO_UNMAP:
+			a.result = munmap(reserved, 3 * (ds_thp_size() > s->size ? ds_thp_size() :
+							 s->size)) ? -errno : 0;
+			break;
+		}
+		if (write(out, &a, sizeof(a)) != sizeof(a))
+			break;
+	}
+	_exit(0);
+}
+
+bool ds_actor_start(struct ds_actor *actor, const struct ds_memcg *memcg)
+{
+	int to[2], from[2], i, place = -1;
+
+	for (i = 0; i < ACTORS_MAX; i++)
+		if (!actors[i])
+			place = i;
+	if (place < 0 || pipe2(to, O_CLOEXEC) || pipe2(from, O_CLOEXEC))
+		return false;
+	fflush(stdout);
+	actor->pid = fork();
+	if (actor->pid < 0)
+		return false;
+	if (!actor->pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		close(to[1]);
+		close(from[0]);
+		/* Else the end of another would go unseen as long as this one lives. */
+		for (i = 0; i < ACTORS_MAX; i++)
+			if (actors[i]) {
+				close(actors[i]->to);
+				close(actors[i]->from);
+			}
+		actor_loop(to[0], from[1], memcg);
+	}
+	close(to[0]);
+	close(from[1]);
+	actor->to = to[1];
+	actor->from = from[0];
+	actors[place] = actor;
+	return true;
+}
+
+void ds_actor_stop(struct ds_actor *actor)
+{
+	int i;
+
+	if (!actor->pid)
+		return;
+	kill(actor->pid, SIGKILL);
+	waitpid(actor->pid, NULL, 0);
+	close(actor->to);
+	close(actor->from);
+	actor->pid = 0;
+	for (i = 0; i < ACTORS_MAX; i++)
+		if (actors[i] == actor)
+			actors[i] = NULL;
+}
+
+void ds_actor_send(struct ds_actor *actor, enum ds_order order, const struct ds_action *action,
+		   int cpu, const struct ds_subject *subject)
+{
+	struct order o = {
+		.what = order, .cpu = cpu, .action = action ? action - ds_actions : 0,
+		.subject = *subject,
+	};
+
+	/* If it is gone, its answer says so. */
+	if (write(actor->to, &o, sizeof(o)) != sizeof(o))
+		return;
+}
+
+bool ds_actor_ready(struct ds_actor *actor, int ms)
+{
+	struct pollfd pfd = { .fd = actor->from, .events = POLLIN };
+
+	return poll(&pfd, 1, ms) == 1;
+}
+
+int ds_actor_answer(struct ds_actor *actor, struct ds_answer *answer)
+{
+	memset(answer, 0, sizeof(*answer));
+	if (!ds_actor_ready(actor, ANSWER_MS))
+		return -ETIMEDOUT;
+	if (read(actor->from, answer, sizeof(*answer)) != sizeof(*answer)) {
+		answer->gone = true;
+		answer->result = -ESRCH;
+	}
+	return 0;
+}
