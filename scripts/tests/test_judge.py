@@ -290,6 +290,15 @@ class JudgeTest(unittest.TestCase):
         self.assertFalse(judge.good([]))
         self.assertEqual(judge.overall([]), judge.ERROR)
 
+    def test_what_arm64_on_x86_cannot_show_is_said(self):
+        for arch, host, said in (("arm64", "x86_64", True), ("arm64", "arm64", False),
+                                 ("x86_64", "x86_64", False)):
+            case = Case()
+            case.meta.update(arch=arch, host=host)
+            rows, _ = case.judge()
+            for text in (judge.table(rows), judge.ktap(rows)):
+                self.assertEqual("no arm64 reordering" in text, said)
+
     def test_ktap_and_table_show_every_row(self):
         rows, _ = Case().judge()
         rows.append(dict(rows[0], test="selftests/u", verdict=judge.VACUOUS, detail="why"))
