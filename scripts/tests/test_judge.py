@@ -30,6 +30,10 @@ SPLATS = {
     "page fault": "BUG: unable to handle page fault for address: dead000000000108",
     "oops": "Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",
     "arm64 oops": "Internal error: Oops - BUG: 00000000f2000800 [#1] PREEMPT SMP",
+    "arm64 undefined": "Internal error: Oops - Undefined instruction: 0000000002000000 [#1] "
+                       "PREEMPT SMP",
+    "arm64 null pointer": "Unable to handle kernel NULL pointer dereference at virtual address "
+                          "0000000000000008",
     "arm64 fault": "Unable to handle kernel paging request at virtual address dead000000000108",
     "gp fault": "general protection fault, probably for non-canonical address 0xdead000000000108",
     "panic": "Kernel panic - not syncing: Fatal exception",
