@@ -196,6 +196,9 @@ def probe_kvm(built):
 def accelerator(built):
     """kvm or tcg: what ACCEL says, else what a probe found; remembered per machine."""
     asked = os.environ.get("ACCEL") or "auto"
+    if asked == "kvm" and common.host_arch() != built.kernel.arch:
+        die("ACCEL=kvm with ARCH=%s on %s" % (built.kernel.arch, common.host_arch()),
+            "KVM runs guests of the host's architecture only: use tcg")
     if asked in ("kvm", "tcg"):
         return asked
     if asked != "auto":

@@ -466,6 +466,8 @@ class Boot(Sandbox):
         os.environ["ACCEL"] = "auto"
         with unittest.mock.patch("platform.machine", return_value="aarch64"):
             self.assertEqual(boot.accelerator(self.built), "tcg")
+            os.environ["ACCEL"] = "kvm"
+            self.fails(["x86_64 on arm64", "tcg"], boot.accelerator, self.built)
         self.assertFalse(os.path.exists(os.path.join(self.dir, "pid")))
 
     def test_endless_guest_is_ended(self):
