@@ -3,7 +3,6 @@
 # it. Every verb is a program in scripts/ that can be run by hand; see make help.
 
 BASE ?= 6.12
-ARCH ?= x86_64
 SERIES ?= 1
 DEBUG ?= lockdep,list,vm
 export BASE ARCH SERIES DEBUG MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE SCHEDULE RUN SPLITQ_CACHE

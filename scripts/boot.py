@@ -44,7 +44,7 @@ def stop(process):
 def qemu_command(arch, accel, image, initrd, append, run, smp, mem, det=False, gdb=False,
                  shell=False, session=False):
     a = ARCHES[arch]
-    common.need_tool(a["qemu"], "qemu-system-x86")
+    common.need_tool(a["qemu"], a["qemu_package"])
     nodes = 2 if smp % 2 == 0 else 1
     command = [a["qemu"], "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     command += a["machine_kvm"] if accel == "kvm" else a["machine"]
@@ -167,7 +167,7 @@ def boot(built, run, tests, accel, smp=2, mem=1024, kunit=False, det=False, limi
             stop(process)
     meta = {"release": built.info["release"], "base": built.info["base"],
             "label": built.info["label"], "series": built.info["series"],
-            "arch": built.kernel.arch, "source": built.info["source"],
+            "arch": built.kernel.arch, "host": common.host_arch(), "source": built.info["source"],
             "pinned": built.info["pinned"], "debug": built.info["debug"],
             "accel": accel + (" icount" if det else ""), "cpus": smp, "mem": mem,
             "tests": [t[0] for t in tests], "kunit": kunit, "ended": how,
@@ -211,11 +211,14 @@ def probe_kvm(built):
 def accelerator(built):
     """kvm or tcg: what ACCEL says, else what a probe found; remembered per machine."""
     asked = os.environ.get("ACCEL") or "auto"
+    if asked == "kvm" and common.host_arch() != built.kernel.arch:
+        die("ACCEL=kvm with ARCH=%s on %s" % (built.kernel.arch, common.host_arch()),
+            "KVM runs guests of the host's architecture only: use tcg")
     if asked in ("kvm", "tcg"):
         return asked
     if asked != "auto":
         die("ACCEL=%s" % asked, "use auto, kvm or tcg")
-    if common.host_machine() != built.kernel.arch or not os.path.exists("/dev/kvm"):
+    if common.host_arch() != built.kernel.arch or not os.path.exists("/dev/kvm"):
         return "tcg"
     with open("/proc/cpuinfo") as f:
         model = [line for line in f if line.startswith(("model name", "CPU implementer"))][:1]
@@ -242,11 +245,12 @@ def accelerator(built):
     return "kvm"
 
 
-def busybox():
+def busybox(arch):
     """A static busybox for the interactive guest, from Debian."""
-    path = os.path.join(common.cache_dir("guest"), "busybox")
+    path = os.path.join(common.cache_dir("guest"), "busybox-" + arch)
     if not os.path.exists(path):
-        found = shutil.which("busybox")
+        native = arch == common.host_arch()
+        found = native and shutil.which("busybox")
         static = found and "statically linked" in common.run(["file", "-L", found]).stdout \
             if shutil.which("file") else False
         if static:
@@ -254,7 +258,17 @@ def busybox():
         tmp = path + ".%d.tmp" % os.getpid()
         os.makedirs(tmp)
         try:
-            got = common.run(["apt-get", "-q", "download", "busybox-static"], cwd=tmp)
+            apt = ["apt-get", "-q"]
+            if not native:
+                # Package lists of our own: the system's know its own architecture.
+                debian = ARCHES[arch]["debian"]
+                os.makedirs(os.path.join(tmp, "lists/partial"))
+                for option in ("APT::Architecture=" + debian, "APT::Architectures=" + debian,
+                               "Dir::State::Lists=%s/lists" % tmp,
+                               "Dir::State::status=/dev/null", "Dir::Cache=%s/cache" % tmp):
+                    apt += ["-o", option]
+                common.run(apt + ["update"])
+            got = common.run(apt + ["download", "busybox-static"], cwd=tmp)
             debs = [f for f in os.listdir(tmp) if f.endswith(".deb")]
             if not debs:
                 die("cannot download busybox-static (%s)" % got.stdout.strip().split("\n")[-1],
@@ -274,7 +288,7 @@ def shell(built, accel, smp, mem, det, gdb):
     os.makedirs(run)
     initrd = os.path.join(run, "initrd.gz")
     initramfs.write(initrd, built.init, built.module, built.selftests,
-                    [("shell", 10**6, "@shell")], busybox())
+                    [("shell", 10**6, "@shell")], busybox(built.kernel.arch))
     command = qemu_command(built.kernel.arch, accel, built.image, initrd,
                            cmdline(built.kernel.arch, "kunit.enable=0"), run, smp, mem, det, gdb,
                            shell=True)
@@ -287,7 +301,8 @@ def shell(built, accel, smp, mem, det, gdb):
                                 % (built.vmlinux, os.path.join(built.dir, "linux/mm"),
                                    built.source.path, os.path.join(run, "gdb.sock")))
         say("shell: the guest waits for a debugger; in another terminal:\n"
-            "  gdb -x %s -ex 'hbreak deferred_split_scan' -ex continue" % script)
+            "  %s -x %s -ex 'hbreak deferred_split_scan' -ex continue"
+            % ("gdb-multiarch" if common.cross(built.kernel.arch) else "gdb", script))
     say("shell: %s under %s; leave with 'exit', or Ctrl-A X" % (built.info["release"], accel))
     process = subprocess.Popen(command, cwd=run, preexec_fn=die_with_parent)
     try:

@@ -29,9 +29,10 @@ OBJECTS_GUESS = 1750    # of a first build, until there is a previous one to cou
 
 
 def compiler(kernel):
-    common.need_tool("gcc", "gcc")
-    return common.run(["gcc", "--version"]).stdout.split("\n")[0] + \
-        common.run(["ld", "--version"]).stdout.split("\n")[0]
+    cross = common.cross(kernel.arch)
+    common.need_tool(cross + "gcc", ARCHES[kernel.arch]["cross_package"] if cross else "gcc")
+    return common.run([cross + "gcc", "--version"]).stdout.split("\n")[0] + \
+        common.run([cross + "ld", "--version"]).stdout.split("\n")[0]
 
 
 def config_key(kernel):
@@ -88,11 +89,12 @@ class Progress:
 def make_command(kernel, tree, obj):
     """How make is called in a working tree, always the same: the words, the environment."""
     env = common.clean_env()
+    cross = common.cross(kernel.arch)
     # Debug information must not depend on where the cache is.
-    command = ["make", "-C", tree, "O=" + obj, "ARCH=" + kernel.arch, "-j%d" % common.jobs(),
-               "KCFLAGS=-fdebug-prefix-map=%s/=" % tree]
+    command = ["make", "-C", tree, "O=" + obj, "ARCH=" + kernel.arch, "CROSS_COMPILE=" + cross,
+               "-j%d" % common.jobs(), "KCFLAGS=-fdebug-prefix-map=%s/=" % tree]
     if shutil.which("ccache"):
-        command += ["CC=ccache gcc", "HOSTCC=ccache gcc"]
+        command += ["CC=ccache %sgcc" % cross, "HOSTCC=ccache gcc"]
         env.update(CCACHE_DIR=common.cache_dir("ccache"), CCACHE_BASEDIR=tree,
                    CCACHE_MAXSIZE="5G")
     return command, env
@@ -125,8 +127,9 @@ def make(kernel, tree, obj, targets, log, what, expected):
     return progress.done
 
 
-def clone(tree, obj, to):
+def clone(kernel, tree, obj, to):
     """Keep what an external module needs of a built tree, in the same layout."""
+    arch = "arch/" + ARCHES[kernel.arch]["kernel_arch"]
     os.makedirs(os.path.join(to, "tools"))
     os.makedirs(os.path.join(to, "arch"))
     link = ["cp", "-al"]
@@ -135,7 +138,7 @@ def clone(tree, obj, to):
     for name in ("build", "objtool", "scripts", "include", "arch", "lib"):
         subprocess.run(link + [os.path.join(tree, "tools", name), os.path.join(to, "tools")],
                        check=True)
-    subprocess.run(link + [os.path.join(tree, "arch/x86"), os.path.join(to, "arch")], check=True)
+    subprocess.run(link + [os.path.join(tree, arch), os.path.join(to, "arch")], check=True)
     # Objects are copied: the next build in this tree writes over them.
     keep = os.path.join(to, "obj")
     os.makedirs(os.path.join(keep, "tools/objtool"))
@@ -146,9 +149,9 @@ def clone(tree, obj, to):
                      os.path.join(keep, "tools/objtool"))
     subprocess.run(["cp", "-a", os.path.join(obj, "include"), os.path.join(obj, "scripts"), keep],
                    check=True)
-    os.makedirs(os.path.join(keep, "arch/x86"))
-    subprocess.run(["cp", "-a", os.path.join(obj, "arch/x86/include"),
-                    os.path.join(keep, "arch/x86")], check=True)
+    os.makedirs(os.path.join(keep, arch))
+    subprocess.run(["cp", "-a", os.path.join(obj, arch, "include"), os.path.join(keep, arch)],
+                   check=True)
 
 
 def prune(kind, keep, min_age=24 * 3600):
@@ -211,13 +214,14 @@ def build_kernel(kernel, source, clock=None):
                 shutil.copy2(os.path.join(obj, name), tmp)
             shutil.copy2(os.path.join(obj, ".config"), os.path.join(tmp, "config"))
             shutil.copy2(log, tmp)
-            clone(tree, obj, os.path.join(tmp, "linux"))
+            clone(kernel, tree, obj, os.path.join(tmp, "linux"))
             with open(os.path.join(obj, "include/config/kernel.release")) as f:
                 full_release = f.read().strip()
             info = {"key": key, "base": kernel.base, "arch": kernel.arch, "label": kernel.label,
                     "series": kernel.nr_patches > 0, "source": source.description,
                     "pinned": source.pinned, "release": full_release, "debug": kernel.debug,
-                    "compiler": common.run(["gcc", "--version"]).stdout.split("\n")[0],
+                    "compiler": common.run([common.cross(kernel.arch) + "gcc",
+                                            "--version"]).stdout.split("\n")[0],
                     "patches": [os.path.basename(p) for p in kernel.patches],
                     "build_seconds": round(time.monotonic() - t, 1)}
             common.write_atomically(os.path.join(tmp, "info.json"), json.dumps(info, indent=1))
@@ -243,14 +247,15 @@ def build_module(kernel, kernel_dir):
             for f in files:
                 shutil.copy(os.path.join(where, f), tmp)
             tree = os.path.join(kernel_dir, "linux")
-            got = common.run(["make", "-C", tree, "O=" + os.path.join(tree, "obj"),
-                              "ARCH=" + kernel.arch, "M=" + tmp, "-j%d" % common.jobs(), "modules"],
+            make = ["make", "-C", tree, "O=" + os.path.join(tree, "obj"), "ARCH=" + kernel.arch,
+                    "CROSS_COMPILE=" + common.cross(kernel.arch)]
+            got = common.run(make + ["M=" + tmp, "-j%d" % common.jobs(), "modules"],
                              env=common.clean_env())
             if got.returncode or re.search(r"\bwarning:", got.stdout):
                 bad = [line for line in got.stdout.split("\n")
                        if re.search(r"error|warning", line, re.I)]
                 die("splitq.ko does not build cleanly: %s" % (bad[0] if bad else "see make"),
-                    "make -C %s O=%s/obj M=kmod modules" % (tree, tree))
+                    " ".join(make + ["M=kmod", "modules"]))
             for f in glob.glob(os.path.join(tmp, "*")) + glob.glob(os.path.join(tmp, ".*")):
                 if os.path.isfile(f) and not f.endswith("splitq.ko"):
                     os.unlink(f)
@@ -271,13 +276,14 @@ def build_selftests(kernel, source):
         shutil.rmtree(tmp, ignore_errors=True)
         os.makedirs(tmp)
         try:
-            got = common.run(["make", "-C", where, "LINUX=" + source.path, "OUTPUT=" + tmp],
-                             env=common.clean_env())
+            make = ["make", "-C", where, "LINUX=" + source.path,
+                    "CROSS_COMPILE=" + common.cross(kernel.arch)]
+            got = common.run(make + ["OUTPUT=" + tmp], env=common.clean_env())
             if got.returncode or re.search(r"\bwarning:", got.stdout):
                 bad = [line for line in got.stdout.split("\n")
                        if re.search(r"error|warning", line, re.I)]
                 die("the kselftests do not build cleanly: %s" % (bad[0] if bad else "see make"),
-                    "make -C selftests LINUX=%s OUTPUT=/tmp/selftests" % source.path)
+                    " ".join(make + ["OUTPUT=/tmp/selftests"]))
             os.rename(tmp, final)
         finally:
             shutil.rmtree(tmp, ignore_errors=True)
@@ -291,7 +297,8 @@ def build_init(kernel):
     final = os.path.join(common.cache_dir("guest"), "init-%s-%s" % (kernel.arch, key))
     if not os.path.exists(final):
         tmp = final + ".%d.tmp" % os.getpid()
-        got = common.run(["gcc", "-Wall", "-Wextra", "-Werror", "-O2", "-static", "-o", tmp, source])
+        got = common.run([common.cross(kernel.arch) + "gcc", "-Wall", "-Wextra", "-Werror", "-O2",
+                          "-static", "-o", tmp, source])
         if got.returncode:
             die("init.c does not build: %s" % got.stdout.strip().split("\n")[0],
                 "is libc6-dev installed? run scripts/setup.sh")

@@ -175,18 +175,19 @@ def sparse(source):
 
 def debug_options_stick(source):
     """Each debug option that is not a default configures, with every symbol set."""
-    for name in ("kasan", "kcsan", "preempt_none"):
-        debug = {"kasan": "kasan,list,vm", "kcsan": "kcsan,list,vm"}.get(
-            name, common.DEBUG_DEFAULT + "," + name)
-        kernel = common.Kernel(arguments(debug=debug))
-        with build.slot_locked(kernel, source):
-            ckey = build.config_key(kernel)
-            tree = build.prepare.prepare(kernel, source, ckey)
-            build.configure.configure(kernel, tree, os.path.join(tree, "obj"), ckey)
+    for arch in sorted(common.ARCHES):
+        for name in ("kasan", "kcsan", "preempt_none"):
+            debug = {"kasan": "kasan,list,vm", "kcsan": "kcsan,list,vm"}.get(
+                name, common.DEBUG_DEFAULT + "," + name)
+            kernel = common.Kernel(arguments(arch=arch, debug=debug))
+            with build.slot_locked(kernel, source):
+                ckey = build.config_key(kernel)
+                tree = build.prepare.prepare(kernel, source, ckey)
+                build.configure.configure(kernel, tree, os.path.join(tree, "obj"), ckey)
 
 
-def stock_against_series():
-    rows_stock, rows_series, problems = compare.compare(arguments(), common.Clock())
+def stock_against_series(arch):
+    rows_stock, rows_series, problems = compare.compare(arguments(arch=arch), common.Clock())
     return problems
 
 
@@ -343,7 +344,8 @@ def verb():
     check("debug options stick", lambda: debug_options_stick(source))
     check("each patch builds", lambda: patches_build(source))
     check("sparse", lambda: sparse(source))
-    check("stock is red, the series is green", stock_against_series)
+    for arch in sorted(common.ARCHES, reverse=True):
+        check("%s: stock is red, the series is green" % arch, lambda: stock_against_series(arch))
     check("the explorer finds what it must, and replays it", explorer_finds)
     check("the explorer's oracles can fail", explorer_can_fail)
     check("two preemptions", two_preemptions_work)

@@ -19,13 +19,40 @@ ARCHES = {
     "x86_64": {
         "kernel_arch": "x86",          # $(SRCARCH), and ARCH= for make
         "image": "arch/x86/boot/bzImage",
+        "cross": "x86_64-linux-gnu-",  # compiler prefix on another host
+        "cross_package": "gcc-x86-64-linux-gnu",
+        "debian": "amd64",
         "qemu": "qemu-system-x86_64",
+        "qemu_package": "qemu-system-x86",
         "machine": ["-machine", "pc", "-cpu", "max"],
         # Some nested hosts refuse to set the MSR that arch-capabilities stands for.
         "machine_kvm": ["-machine", "pc", "-cpu", "host,arch-capabilities=off"],
         "console": "ttyS0",
     },
+    "arm64": {
+        "kernel_arch": "arm64",
+        "image": "arch/arm64/boot/Image",
+        "cross": "aarch64-linux-gnu-",
+        "cross_package": "gcc-aarch64-linux-gnu",
+        "debian": "arm64",
+        "qemu": "qemu-system-aarch64",
+        "qemu_package": "qemu-system-arm",
+        "machine": ["-machine", "virt,gic-version=3", "-cpu", "neoverse-n1"],
+        "machine_kvm": ["-machine", "virt,gic-version=host", "-cpu", "host"],
+        "console": "ttyAMA0",
+    },
 }
+
+
+def host_arch():
+    """The host's architecture, as ARCHES calls it."""
+    machine = platform.machine()
+    return "arm64" if machine == "aarch64" else machine
+
+
+def cross(arch):
+    """The prefix of the compiler for an architecture: empty for the host's own."""
+    return "" if arch == host_arch() else ARCHES[arch]["cross"]
 
 
 class Fail(Exception):
@@ -231,8 +258,10 @@ def kernel_arguments(description, epilog=None):
     env = os.environ.get
     parser = argparse.ArgumentParser(description=description, epilog=epilog)
     parser.add_argument("--base", default=env("BASE") or "6.12", help="kernel base (BASE, 6.12)")
-    parser.add_argument("--arch", default=env("ARCH") or "x86_64",
-                        help="guest architecture (ARCH, x86_64)")
+    default = host_arch() if host_arch() in ARCHES else "x86_64"
+    parser.add_argument("--arch", default=env("ARCH") or default,
+                        help="guest architecture: %s (ARCH, %s)" % (" ".join(sorted(ARCHES)),
+                                                                    default))
     parser.add_argument("--series", default=env("SERIES") or "1",
                         help="1: with the series, 0: stock, first-N: its first N patches (SERIES)")
     parser.add_argument("--mutant", default=env("MUTANT"),
@@ -283,7 +312,3 @@ class Clock:
         total = time.monotonic() - self.start
         return "time: " + ", ".join("%s %.0f s" % lap for lap in self.laps) + \
                ", total %.0f s" % total
-
-
-def host_machine():
-    return platform.machine()

@@ -59,7 +59,8 @@ def configure(kernel, tree, obj, key):
        common.file_bytes(stamp).decode() == key:
         return
     os.makedirs(obj, exist_ok=True)
-    make = ["make", "-C", tree, "O=" + obj, "ARCH=" + kernel.arch]
+    make = ["make", "-C", tree, "O=" + obj, "ARCH=" + kernel.arch,
+            "CROSS_COMPILE=" + common.cross(kernel.arch)]
     merge = ["scripts/kconfig/merge_config.sh", "-m", "-O", obj, config] + kernel.fragments
     for command in (make + ["tinyconfig"], merge, make + ["olddefconfig"]):
         got = common.run(command, cwd=tree, env=common.clean_env())

@@ -23,7 +23,7 @@ verb         what it does
 
 variable     default              meaning
   BASE       6.12                 the kernel that the series is for
-  ARCH       x86_64               the guest's architecture
+  ARCH       the host's           the guest's architecture: x86_64 or arm64
   SERIES     1                    1: with the series, 0: stock, first-N: N patches
   MUTANT     -                    a known bug put back on top of the series
   DEBUG      lockdep,list,vm      list of lockdep list vm kasan kcsan preempt_none

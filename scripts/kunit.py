@@ -23,12 +23,13 @@ def kunit(kernel, source, show=True):
     name = "slot-%s-%s-%s.lock" % (source.ident, kernel.arch, key[:12])
     with common.lock(os.path.join(common.cache_dir(), name)):
         tree = prepare.prepare(kernel, source, key)
+        cross = common.cross(kernel.arch)
         command = [sys.executable, "tools/testing/kunit/kunit.py", "run",
-                   "--arch=" + kernel.arch, "--kunitconfig=mm/tests",
+                   "--arch=" + kernel.arch, "--cross_compile=" + cross, "--kunitconfig=mm/tests",
                    "--build_dir=obj", "--jobs=%d" % common.jobs(), "--timeout=600",
                    "--qemu_args=-smp 2"]
         if shutil.which("ccache"):
-            command.append("--make_options=CC=ccache gcc")
+            command.append("--make_options=CC=ccache %sgcc" % cross)
         say("kunit: in %s: %s" % (tree, " ".join(command[1:])))
         env = common.clean_env()
         env["CCACHE_DIR"] = common.cache_dir("ccache")

@@ -107,7 +107,8 @@ def decode(built, where):
         with open(os.path.join(where, "console.log")) as console, \
                 open(os.path.join(where, "console.decoded"), "w") as out:
             subprocess.run(["bash", script, built.vmlinux], stdin=console, stdout=out,
-                           stderr=subprocess.DEVNULL, timeout=60)
+                           stderr=subprocess.DEVNULL, timeout=60,
+                           env=dict(os.environ, CROSS_COMPILE=common.cross(built.kernel.arch)))
     except (OSError, subprocess.TimeoutExpired):
         pass                    # a convenience: the console itself is there
 

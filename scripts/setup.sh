@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: GPL-2.0
 # Install the Debian packages that the kit needs and that are not there yet.
 #
-#	setup.sh [run|check]
+#	setup.sh [run|check] [x86_64|arm64]
 #
-# run: what make run needs; check: what make check needs on top. As root, or with
-# sudo. On a system without apt it only says what is missing.
+# run: what make run needs for guests of the architecture (ARCH, the host's);
+# check: what make check needs, all architectures. As root, or with sudo. On a
+# system without apt it only says what is missing.
 set -u
 
 case "${1:-run}" in
 -h|--help)
-	sed -n '3,9s/^# \{0,1\}//p' "$0"
+	sed -n '3,10s/^# \{0,1\}//p' "$0"
 	exit 0 ;;
 run|check) what=${1:-run} ;;
 *)
@@ -30,11 +31,35 @@ perl perl
 git git
 xz xz-utils
 /usr/include/gelf.h libelf-dev
-/usr/include/stdio.h libc6-dev
-qemu-system-x86_64 qemu-system-x86"
-[ "$what" = check ] && needs="$needs
+/usr/include/stdio.h libc6-dev"
+host=$(uname -m)
+[ "$host" = aarch64 ] && host=arm64
+arches=${2:-${ARCH:-$host}}
+if [ "$what" = check ]; then
+	arches="x86_64 arm64"
+	needs="$needs
 shellcheck shellcheck
 sparse sparse"
+fi
+
+# For guests of another architecture a cross compiler, with a C library
+for arch in $arches; do
+	case "$arch" in
+	x86_64)
+		qemu="qemu-system-x86_64 qemu-system-x86"
+		cross="x86_64-linux-gnu-gcc gcc-x86-64-linux-gnu
+/usr/x86_64-linux-gnu/include/stdio.h libc6-dev-amd64-cross" ;;
+	arm64)
+		qemu="qemu-system-aarch64 qemu-system-arm"
+		cross="aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+/usr/aarch64-linux-gnu/include/stdio.h libc6-dev-arm64-cross" ;;
+	*) continue ;;		# the verb knows which there are
+	esac
+	needs="$needs
+$qemu"
+	[ "$arch" = "$host" ] || needs="$needs
+$cross"
+done
 
 missing=$(printf '%s\n' "$needs" | while read -r thing package; do
 	case "$thing" in

@@ -30,6 +30,10 @@ SPLATS = {
     "page fault": "BUG: unable to handle page fault for address: dead000000000108",
     "oops": "Oops: invalid opcode: 0000 [#1] PREEMPT SMP NOPTI",
     "arm64 oops": "Internal error: Oops - BUG: 00000000f2000800 [#1] PREEMPT SMP",
+    "arm64 undefined": "Internal error: Oops - Undefined instruction: 0000000002000000 [#1] "
+                       "PREEMPT SMP",
+    "arm64 null pointer": "Unable to handle kernel NULL pointer dereference at virtual address "
+                          "0000000000000008",
     "arm64 fault": "Unable to handle kernel paging request at virtual address dead000000000108",
     "gp fault": "general protection fault, probably for non-canonical address 0xdead000000000108",
     "panic": "Kernel panic - not syncing: Fatal exception",
@@ -289,6 +293,15 @@ class JudgeTest(unittest.TestCase):
     def test_nothing_is_not_good(self):
         self.assertFalse(judge.good([]))
         self.assertEqual(judge.overall([]), judge.ERROR)
+
+    def test_what_arm64_on_x86_cannot_show_is_said(self):
+        for arch, host, said in (("arm64", "x86_64", True), ("arm64", "arm64", False),
+                                 ("x86_64", "x86_64", False)):
+            case = Case()
+            case.meta.update(arch=arch, host=host)
+            rows, _ = case.judge()
+            for text in (judge.table(rows), judge.ktap(rows)):
+                self.assertEqual("no arm64 reordering" in text, said)
 
     def test_ktap_and_table_show_every_row(self):
         rows, _ = Case().judge()

@@ -7,6 +7,7 @@ on PATH where a failure of theirs is planted.
 import contextlib
 import io
 import os
+import re
 import shutil
 import signal
 import stat
@@ -16,6 +17,7 @@ import tempfile
 import time
 import types
 import unittest
+import unittest.mock
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPTS = os.path.dirname(HERE)
@@ -105,6 +107,16 @@ class Arguments(Sandbox):
                               ({"series": "0", "mutant": "B22"}, ["SERIES=1"])):
             with self.subTest(change):
                 self.fails(words, lambda: self.kernel(**change))
+
+    def test_arch_is_the_hosts_unless_asked(self):
+        for machine, env, arch, cross in (("x86_64", "", "x86_64", ""), ("aarch64", "", "arm64", ""),
+                                          ("x86_64", "arm64", "arm64", "aarch64-linux-gnu-"),
+                                          ("riscv64", "", "x86_64", "x86_64-linux-gnu-")):
+            with self.subTest(machine=machine, env=env), \
+                    unittest.mock.patch("platform.machine", return_value=machine):
+                os.environ["ARCH"] = env
+                self.assertEqual(common.kernel_arguments("x").parse_args([]).arch, arch)
+                self.assertEqual(common.cross(arch), cross)
 
     def test_unknown_mutant(self):
         self.fails(["B99", "B22"], lambda: self.kernel(series="1", mutant="B99").patches)
@@ -538,6 +550,14 @@ class Boot(Sandbox):
         rows, _ = judge.judge_run(self.run_dir)
         self.assertEqual(judge.overall(rows), judge.ERROR)
 
+    def test_kvm_is_for_guests_of_the_hosts_kind(self):
+        os.environ["ACCEL"] = "auto"
+        with unittest.mock.patch("platform.machine", return_value="aarch64"):
+            self.assertEqual(boot.accelerator(self.built), "tcg")
+            os.environ["ACCEL"] = "kvm"
+            self.fails(["x86_64 on arm64", "tcg"], boot.accelerator, self.built)
+        self.assertFalse(os.path.exists(os.path.join(self.dir, "pid")))
+
     def test_endless_guest_is_ended(self):
         self.stub("qemu-system-x86_64", "echo $$ > %s/pid\nwhile :; do echo x >> %s/console.log; "
                   "sleep 0.1; done\n" % (self.dir, self.run_dir))
@@ -624,15 +644,18 @@ class Initramfs(Sandbox):
 class Setup(Sandbox):
     def test_missing_package_without_root_or_apt(self):
         # A PATH on which almost nothing is: the script must say what is missing.
-        for name in ("sh", "printf", "id", "sed"):
+        for name in ("sh", "printf", "id", "sed", "uname"):
             found = shutil.which(name)
             if found:
                 os.symlink(found, os.path.join(self.bin, name))
-        got = subprocess.run([os.path.join(SCRIPTS, "setup.sh")], env={"PATH": self.bin},
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        self.assertEqual(got.returncode, 2)
-        self.assertIn("qemu-system-x86", got.stderr)
-        self.assertEqual(len(got.stderr.strip().split("\n")), 1)
+        for words, qemus in ((["run", "x86_64"], ["x86"]), (["run", "arm64"], ["arm"]),
+                             (["check"], ["arm", "x86"])):
+            got = subprocess.run([os.path.join(SCRIPTS, "setup.sh")] + words,
+                                 env={"PATH": self.bin}, stdout=subprocess.PIPE,
+                                 stderr=subprocess.PIPE, text=True)
+            self.assertEqual(got.returncode, 2)
+            self.assertEqual(sorted(re.findall(r"qemu-system-(\w+)", got.stderr)), qemus)
+            self.assertEqual(len(got.stderr.strip().split("\n")), 1)
 
     def test_unknown_word(self):
         got = subprocess.run([os.path.join(SCRIPTS, "setup.sh"), "everything"],
