@@ -62,8 +62,9 @@ def release_codename():
 
 def mirror():
     """The machine's Debian mirror, from apt's configured sources in whichever format."""
-    out = apt("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)",
-              "Created-By: Packages", "Component: main").stdout
+    # As configured: release information is there only after an update.
+    out = apt("apt-get", "indextargets", "--no-release-info", "--format",
+              "$(REPO_URI) $(RELEASE)", "Created-By: Packages", "Component: main").stdout
     found = [line.split() for line in out.splitlines()]
     found = [(words[1], words[0]) for words in found if len(words) == 2 and
              re.match(r"[a-z+]+:/", words[0]) and not words[0].startswith("cdrom:") and
