@@ -44,10 +44,9 @@ def apt(*words, **kwargs):
 
 
 def errors(output):
-    """What apt complains about: errors, or else warnings, or else its last line."""
+    """What apt complains about: an error, or else a warning, or else its last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    found = [line for line in lines if line.startswith(("E:", "Err:"))] + \
-            [line for line in lines if line.startswith("W:")]
+    found = [line for kind in ("E:", "Err:", "W:") for line in lines if line.startswith(kind)]
     return (found or lines[-1:] or ["no word why"])[0]
 
 
@@ -191,8 +190,11 @@ def from_debian(kernel):
                 updated = suite.update()
                 offered = suite.versions(package)
                 if not offered:
+                    mend = "check the network and apt's sources"
+                    if "NO_PUBKEY" in updated:
+                        mend = "install the newest debian-archive-keyring"
                     die("apt knows no %s (%s)" % (package, errors(updated)),
-                        "check the network and apt's sources, or use LINUX=/path/to/a/tree")
+                        mend + ", or use LINUX=/path/to/a/tree")
             if version not in [v for v, _ in offered]:
                 pinned = False
                 version, sha256 = offered[0]

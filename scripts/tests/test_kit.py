@@ -327,12 +327,18 @@ class Fetch(Sandbox):
             self.assertRegex(f.read(), r"^deb (\[.*\] )?http://mirror/debian/ other-backports main$")
         self.assertFalse(os.path.exists(os.path.join(self.dir, "became-root")))
 
-    def test_suite_that_the_mirror_has_not(self):
-        self.apt([])
-        self.stub("apt-get", "case \"$*\" in *indextargets*) echo 'http://mirror/debian/ stable' ;; "
-                  "*) echo 'Ign:1'; echo 'E: no Release file'; echo 'W: whatever'; exit 100 ;; esac\n")
+    def test_suite_that_cannot_be_had(self):
         self.pinned.suite = "other-backports"
-        self.fails(["no linux-source-6.12", "E: no Release file", "LINUX="], fetch.fetch, self.pinned)
+        for said, words in ((("Err:1 x", "E: no Release file"), ("apt's sources",)),
+                            (("W: GPG error: NO_PUBKEY 1", "E: x is not signed."),
+                             ("debian-archive-keyring",))):
+            with self.subTest(said):
+                self.apt([])
+                self.stub("apt-get", "case \"$*\" in *indextargets*) "
+                          "echo 'http://mirror/debian/ stable' ;; *) %s exit 100 ;; esac\n"
+                          % "".join("echo '%s';" % line for line in said))
+                self.fails(["no linux-source-6.12", said[1], "LINUX=", *words], fetch.fetch,
+                           self.pinned)
 
     def test_mirror_from_both_formats_of_sources(self):
         one_line = "deb [signed-by=/k.gpg] http://a.invalid/debian %s main\n"
