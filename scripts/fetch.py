@@ -185,7 +185,8 @@ def from_debian(kernel):
                 deb = []
         if not deb:
             suite = Suite(kernel.suite)
-            offered = suite.versions(package)
+            # Package lists of our own are as old as the last download.
+            offered = [] if suite.options else suite.versions(package)
             if version not in [v for v, _ in offered]:
                 updated = suite.update()
                 offered = suite.versions(package)
