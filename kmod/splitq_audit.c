@@ -6,7 +6,7 @@
  *
  * splitq/audit (0400) walks every queue under its lock: links agree in both
  * directions, the count is the number of entries, every entry is the head of a
- * large folio of this node or memcg.
+ * large folio of this node and memcg.
  *
  *	queue memcg=142 nid=- count=3 entries=2 partially_mapped=1
  *	wrong queue memcg=142 nid=- : the count is 3, on the list are 2
@@ -37,6 +37,7 @@
 #include <linux/kallsyms.h>
 #include <linux/kprobes.h>
 #include <linux/list.h>
+#include <linux/list_lru.h>
 #include <linux/memcontrol.h>
 #include <linux/memory_hotplug.h>
 #include <linux/mm.h>
@@ -93,19 +94,23 @@ struct audit_run {
 struct audit_queue {
 	unsigned long ino;		/* of the memcg, 0: the queue of a node */
 	int nid;			/* NUMA_NO_NODE: of all nodes */
-	unsigned long memcg_data;	/* what a folio on it has in memcg_data */
+	struct mem_cgroup *memcg;	/* NULL: of folios without one */
+	/* From base_trylock() at the latest: */
 	spinlock_t *lock;
 	struct list_head *head;
 	const unsigned long *count;	/* protected by @lock */
 };
 
-typedef void (*audit_queue_fn)(struct audit_run *run, const struct audit_queue *q);
+enum audit_lock { AUDIT_LOCKED, AUDIT_BUSY, AUDIT_GONE };
+
+typedef void (*audit_queue_fn)(struct audit_run *run, struct audit_queue *q);
 
 /* What is not exported, by kallsyms; NULL: it is not there. */
 static struct {
 	struct mem_cgroup *(*mem_cgroup_iter)(struct mem_cgroup *root, struct mem_cgroup *prev,
 					      struct mem_cgroup_reclaim_cookie *reclaim);
 	struct mthp_stat __percpu *mthp_stats;
+	struct list_lru *deferred_split_lru;
 } audit_kernel;
 
 static __printf(2, 3) void audit_could_not_look(struct audit_run *run, const char *fmt, ...)
@@ -156,24 +161,136 @@ static void base_walk_queues(struct audit_run *run, audit_queue_fn fn)
 		struct deferred_split *ds = &memcg->deferred_split_queue;
 
 		q = (struct audit_queue) {
-			.ino		= cgroup_ino(memcg->css.cgroup),
-			.nid		= NUMA_NO_NODE,
-			.memcg_data	= (unsigned long)memcg,
-			.lock		= &ds->split_queue_lock,
-			.head		= &ds->split_queue,
-			.count		= &ds->split_queue_len,
+			.ino	= cgroup_ino(memcg->css.cgroup),
+			.nid	= NUMA_NO_NODE,
+			.memcg	= memcg,
+			.lock	= &ds->split_queue_lock,
+			.head	= &ds->split_queue,
+			.count	= &ds->split_queue_len,
 		};
 		fn(run, &q);
 	}
 #endif
 }
 
-static unsigned long base_folio_memcg_data(const struct folio *folio)
+static enum audit_lock base_trylock(struct audit_queue *q, unsigned long *flags)
+{
+	return spin_trylock_irqsave(q->lock, *flags) ? AUDIT_LOCKED : AUDIT_BUSY;
+}
+
+/* Called with the queue's lock, and with a copy of the folio. */
+static bool base_same_memcg(const struct folio *folio, const struct audit_queue *q)
 {
 #ifdef CONFIG_MEMCG
-	return folio->memcg_data;
+	return folio->memcg_data == (unsigned long)q->memcg;
 #else
-	return 0;
+	return true;
+#endif
+}
+
+#elif defined(SPLITQ_QUEUE_IS_LIST_LRU)
+
+/* deferred_split_lru: a sublist for each memcg and node. */
+static void base_walk_nodes(struct audit_run *run, audit_queue_fn fn, struct mem_cgroup *memcg,
+			    unsigned long ino)
+{
+	struct audit_queue q;
+	int nid;
+
+	for_each_online_node(nid) {
+		q = (struct audit_queue) { .ino = ino, .nid = nid, .memcg = memcg };
+		fn(run, &q);
+	}
+}
+
+static void base_walk_queues(struct audit_run *run, audit_queue_fn fn)
+{
+	struct mem_cgroup *memcg __maybe_unused = NULL;
+
+	if (!audit_kernel.deferred_split_lru) {
+		audit_could_not_look(run, "deferred_split_lru: the queues");
+		return;
+	}
+	if (!IS_ENABLED(CONFIG_MEMCG) || mem_cgroup_disabled()) {
+		base_walk_nodes(run, fn, NULL, 0);
+		return;
+	}
+
+#ifdef CONFIG_MEMCG
+	if (!audit_kernel.mem_cgroup_iter) {
+		audit_could_not_look(run, "mem_cgroup_iter(): the queues of the memcgs");
+		return;
+	}
+	/* One that goes offline gives its entries to its parent before that. */
+	while ((memcg = audit_kernel.mem_cgroup_iter(NULL, memcg, NULL)))
+		if (mem_cgroup_online(memcg))
+			base_walk_nodes(run, fn, memcg, cgroup_ino(memcg->css.cgroup));
+#endif
+}
+
+/* NULL: there is none, as nothing was ever queued, or no longer. Called under RCU. */
+static struct list_lru_one *base_sublist(const struct audit_queue *q)
+{
+	struct list_lru *lru = audit_kernel.deferred_split_lru;
+
+#ifdef CONFIG_MEMCG
+	if (q->memcg && parent_mem_cgroup(q->memcg)) {
+		struct list_lru_memcg *mlru = NULL;
+
+		/* cgroup.memory=nokmem: no ids, all is on the root's */
+		if (q->memcg->kmemcg_id >= 0)
+			mlru = xa_load(&lru->xa, q->memcg->kmemcg_id);
+		return mlru ? &mlru->node[q->nid] : NULL;
+	}
+#endif
+	return &lru->node[q->nid].lru;
+}
+
+/* As lock_list_lru_of_memcg(): a sublist that is not dead stays while it is locked. */
+static enum audit_lock base_trylock(struct audit_queue *q, unsigned long *flags)
+{
+	enum audit_lock got = AUDIT_GONE;
+	struct list_lru_one *one;
+
+	rcu_read_lock();
+	one = base_sublist(q);
+	if (one && !spin_trylock_irqsave(&one->lock, *flags)) {
+		got = AUDIT_BUSY;
+	} else if (one && one->nr_items == LONG_MIN) {
+		spin_unlock_irqrestore(&one->lock, *flags);
+	} else if (one) {
+		q->lock = &one->lock;
+		q->head = &one->list;
+		q->count = (unsigned long *)&one->nr_items;
+		got = AUDIT_LOCKED;
+	}
+	rcu_read_unlock();
+	return got;
+}
+
+/* Called with the queue's lock, and with a copy of the folio. */
+static bool base_same_memcg(const struct folio *folio, const struct audit_queue *q)
+{
+#ifdef CONFIG_MEMCG
+	struct obj_cgroup *objcg = (void *)(folio->memcg_data & ~OBJEXTS_FLAGS_MASK);
+	struct mem_cgroup *memcg = NULL;
+
+	if (!audit_kernel.deferred_split_lru->memcg_aware)
+		return true;
+	if (objcg && copy_from_kernel_nofault(&memcg, &objcg->memcg, sizeof(memcg)))
+		return false;
+	/* The queue of a memcg goes to its parent before its folios do. */
+	while (memcg && memcg != q->memcg) {
+		struct cgroup_subsys_state css;
+
+		if (copy_from_kernel_nofault(&css, &memcg->css, sizeof(css)) ||
+		    !(css.flags & CSS_DYING))
+			return false;
+		memcg = mem_cgroup_from_css(css.parent);
+	}
+	return memcg == q->memcg;
+#else
+	return true;
 #endif
 }
 
@@ -184,9 +301,14 @@ static void base_walk_queues(struct audit_run *run, audit_queue_fn fn)
 	audit_could_not_look(run, "the queues of this kernel version");
 }
 
-static unsigned long base_folio_memcg_data(const struct folio *folio)
+static enum audit_lock base_trylock(struct audit_queue *q, unsigned long *flags)
 {
-	return 0;
+	return AUDIT_GONE;
+}
+
+static bool base_same_memcg(const struct folio *folio, const struct audit_queue *q)
+{
+	return false;
 }
 
 #endif
@@ -263,7 +385,8 @@ static bool audit_entry(struct audit_run *run, const struct audit_queue *q,
 {
 	struct folio *real = container_of(entry, struct folio, _deferred_list);
 	struct folio *folio = &run->copy;
-	unsigned long memcg_data, pfn;
+	unsigned long pfn;
+	bool same_memcg;
 
 	if (copy_from_kernel_nofault(folio, real, sizeof(*folio)) ||
 	    !audit_pfn(run, &real->page, &pfn)) {
@@ -283,12 +406,12 @@ static bool audit_entry(struct audit_run *run, const struct audit_queue *q,
 	if (q->nid != NUMA_NO_NODE && folio_nid(folio) != q->nid)
 		audit_wrong_folio(run, pfn, "is on the queue of another node");
 
-	memcg_data = base_folio_memcg_data(folio);
+	same_memcg = base_same_memcg(folio, q);
 	if (run->plant == PLANT_MEMCG) {
 		run->plant = PLANT_NONE;
-		memcg_data = ~memcg_data;
+		same_memcg = !same_memcg;
 	}
-	if (memcg_data != q->memcg_data)
+	if (!same_memcg)
 		audit_wrong_folio(run, pfn, "is on the queue of another memcg");
 
 	if (!folio_ref_count(folio))
@@ -336,10 +459,12 @@ static unsigned long audit_walk(struct audit_run *run, const struct audit_queue 
 	return entries;
 }
 
-static void audit_queue(struct audit_run *run, const struct audit_queue *q)
+static void audit_queue(struct audit_run *run, struct audit_queue *q)
 {
-	unsigned long forward, backward, count, partially_mapped = 0, problems = run->problems;
+	unsigned long forward, backward, partially_mapped = 0, problems = run->problems;
+	long count;	/* wrong is also one below zero */
 	int tries = AUDIT_LOCK_MS * 200;
+	enum audit_lock got;
 	bool whole, whole_back;
 	unsigned long flags;
 	char name[48];
@@ -352,7 +477,9 @@ static void audit_queue(struct audit_run *run, const struct audit_queue *q)
 	 * A CPU may be held with this lock. Time is counted in delays: the held
 	 * CPU may be the one that keeps the time.
 	 */
-	while (!spin_trylock_irqsave(q->lock, flags)) {
+	while ((got = base_trylock(q, &flags)) != AUDIT_LOCKED) {
+		if (got == AUDIT_GONE)
+			return;
 		if (!tries--) {
 			audit_could_not_look(run, "queue %s is locked", name);
 			return;
@@ -370,9 +497,9 @@ static void audit_queue(struct audit_run *run, const struct audit_queue *q)
 		run->plant = PLANT_NONE;
 		count++;
 	}
-	if (whole && forward < AUDIT_MAX_ENTRIES && count != forward) {
+	if (whole && forward < AUDIT_MAX_ENTRIES && count != (long)forward) {
 		run->problems++;
-		audit_line(run, "wrong queue %s : the count is %lu, on the list are %lu", name,
+		audit_line(run, "wrong queue %s : the count is %ld, on the list are %lu", name,
 			   count, forward);
 	}
 	if (forward != backward) {
@@ -385,7 +512,7 @@ static void audit_queue(struct audit_run *run, const struct audit_queue *q)
 	run->entries += forward;
 	/* run->lines: a note, too */
 	if (count || forward || run->lines || run->problems != problems)
-		seq_printf(run->m, "queue %s count=%lu entries=%lu partially_mapped=%lu\n", name,
+		seq_printf(run->m, "queue %s count=%ld entries=%lu partially_mapped=%lu\n", name,
 			   count, forward, partially_mapped);
 	seq_write(run->m, run->text, seq_buf_used(&run->buf));
 	if (run->lines > AUDIT_MAX_LINES)
@@ -689,6 +816,7 @@ static __nocfi void __init audit_find_symbols(void)
 	}
 	audit_kernel.mem_cgroup_iter = (void *)lookup("mem_cgroup_iter");
 	audit_kernel.mthp_stats = (void __percpu *)lookup("mthp_stats");
+	audit_kernel.deferred_split_lru = (void *)lookup("deferred_split_lru");
 }
 
 /**

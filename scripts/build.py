@@ -36,14 +36,15 @@ def compiler(kernel):
 
 
 def config_key(kernel):
+    kunit = ["kunit/Kconfig"] if kernel.has_kunit else []
     return common.digest(RECIPE, kernel.arch, compiler(kernel),
                          *[common.file_bytes(f) for f in kernel.fragments],
-                         common.file_bytes(os.path.join(TOP, "kunit/Kconfig")))
+                         *[common.file_bytes(os.path.join(TOP, f)) for f in kunit])
 
 
 def kernel_key(kernel, source):
     tests = [common.file_bytes(os.path.join(TOP, "kunit", f))
-             for f in prepare.kunit_sources() + ["Makefile", "Kconfig"]]
+             for f in prepare.kunit_sources() + ["Makefile", "Kconfig"]] if kernel.has_kunit else []
     return common.digest(source.ident, config_key(kernel), kernel.nr_patches,
                          *[common.file_bytes(f) for f in kernel.patches], *tests)[:16]
 

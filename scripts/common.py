@@ -13,6 +13,7 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = os.path.join(TOP, "scripts")
 DEBUG_DEFAULT = "lockdep,list,vm"
+KUNIT_BASES = ("6.12",)     # where kunit/ builds
 
 # One place for what differs between architectures.
 ARCHES = {
@@ -159,13 +160,13 @@ def write_atomically(path, data):
 
 
 def bases():
-    """The bases of the project: name -> (package, version, sha256)."""
+    """The bases of the project: name -> (package, suite, version, sha256)."""
     found = {}
     with open(os.path.join(TOP, "scripts", "sources")) as f:
         for line in f:
             words = line.split("#")[0].split()
             if words:
-                found[words[0]] = tuple(words[1:4])
+                found[words[0]] = tuple(words[1:5])
     return found
 
 
@@ -174,9 +175,12 @@ def patch_dir(base):
 
 
 def series_patches(base):
-    """The patches of a base's series, in order."""
-    with open(os.path.join(patch_dir(base), "series")) as f:
-        names = [line.split("#")[0].strip() for line in f]
+    """The patches of a base's series, in order; none if there is no series for it yet."""
+    try:
+        with open(os.path.join(patch_dir(base), "series")) as f:
+            names = [line.split("#")[0].strip() for line in f]
+    except FileNotFoundError:
+        return []
     return [os.path.join(patch_dir(base), name) for name in names if name]
 
 
@@ -191,11 +195,14 @@ class Kernel:
             die("unknown arch '%s'" % args.arch, "ARCH is one of: %s" % " ".join(sorted(ARCHES)))
         self.base = args.base
         self.arch = args.arch
-        self.package, self.version, self.sha256 = known[args.base]
+        self.package, self.suite, self.version, self.sha256 = known[args.base]
         self.linux = args.linux
         self.mutant = args.mutant or None
 
         total = len(series_patches(self.base))
+        if not total and (self.mutant or args.series not in ("0", "stock")):
+            die("there is no series for %s yet" % self.base,
+                "use SERIES=0" + (" without MUTANT" if self.mutant else ""))
         if args.series in ("1", "all"):
             self.nr_patches = total
         elif args.series in ("0", "stock"):
@@ -223,9 +230,16 @@ class Kernel:
 
     @property
     def fragments(self):
+        config = os.path.join(TOP, "scripts", "config")
         return [os.path.join(TOP, "Kconfig.fragment"),
-                os.path.join(TOP, "scripts", "config", "%s.config" % self.arch)] + \
+                os.path.join(config, "%s.config" % self.arch)] + \
+               ([os.path.join(config, "kunit.config")] if self.has_kunit else []) + \
                [self.debug_fragment(name) for name in self.debug]
+
+    @property
+    def has_kunit(self):
+        """Does the KUnit suite, which uses the kernel's internals, build on this base?"""
+        return self.base in KUNIT_BASES
 
     @property
     def patches(self):

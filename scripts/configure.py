@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Configure a prepared tree, and verify that every wanted symbol is set.
 
-tinyconfig, plus Kconfig.fragment, plus the arch's and the chosen debug fragments
-of scripts/config/, merged by the kernel's own scripts/kconfig/merge_config.sh. A
-later fragment wins over an earlier one. A line that is not in the resulting
-.config is an error that names the symbol.
+tinyconfig, plus Kconfig.fragment, plus the arch's, the KUnit suite's (where it
+builds) and the chosen debug fragments of scripts/config/, merged by the kernel's
+own scripts/kconfig/merge_config.sh. A later fragment wins over an earlier one. A
+line that is not in the resulting .config is an error that names the symbol.
 """
 import os
 import re

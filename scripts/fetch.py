@@ -3,7 +3,10 @@
 
 Debian's linux-source package comes through the machine's own apt configuration,
 is checked against the version and SHA256 in scripts/sources, and is unpacked
-once. With LINUX= any tree is copied instead; the tree itself is only read.
+once. From a suite that the machine has not configured it comes from the same
+mirror, with package lists of our own in the cache: apt's are left as they are, and
+the suite's signature is checked by the machine's keys. With LINUX= any tree is
+copied instead; the tree itself is only read.
 """
 import json
 import os
@@ -33,49 +36,100 @@ def tree_version(path):
     return "%s.%s.%s%s" % tuple(parts)
 
 
-def apt(*words):
-    return common.run(list(words), env=dict(os.environ, LC_ALL="C"))
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
-def apt_versions(package):
-    """The versions that apt offers, newest first, with their SHA256."""
-    out = apt("apt-cache", "show", package).stdout
-    found, version = [], None
-    for line in out.splitlines():
-        if line.startswith("Version: "):
-            version = line.split()[1]
-        elif line.startswith("SHA256: ") and version:
-            found.append((version, line.split()[1]))
-            version = None
-    return found
+def apt(*words, **kwargs):
+    return common.run(list(words), env=dict(os.environ, LC_ALL="C"), **kwargs)
 
 
-def apt_update():
-    become = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    return apt(*become, "apt-get", "-q", "update")
+def errors(output):
+    """What apt complains about: an error, or else a warning, or else its last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    found = [line for kind in ("E:", "Err:", "W:") for line in lines if line.startswith(kind)]
+    return (found or lines[-1:] or ["no word why"])[0]
 
 
-def download(package, version, sha256, want_pinned):
-    """Download one version of the package; returns the file."""
-    where = common.cache_dir("dl")
-    tmp = os.path.join(where, "tmp.%d" % os.getpid())
-    shutil.rmtree(tmp, ignore_errors=True)
-    os.makedirs(tmp)
+def release_codename():
     try:
-        say("fetch: downloading %s %s" % (package, version))
-        got = common.run(["apt-get", "-q", "download", "%s=%s" % (package, version)], cwd=tmp)
-        debs = [f for f in os.listdir(tmp) if f.endswith(".deb")]
-        if got.returncode or len(debs) != 1:
-            tail = [line for line in got.stdout.splitlines() if line.startswith(("E:", "Err:"))]
-            die("cannot download %s %s (%s)" % (package, version, tail[0] if tail else "no file"),
-                "check the network, or use LINUX=/path/to/a/tree")
-        path = os.path.join(tmp, debs[0])
-        check_sum(path, sha256, package, version, want_pinned)
-        final = os.path.join(where, debs[0])
-        os.rename(path, final)
-        return final
-    finally:
+        with open("/etc/os-release") as f:
+            m = re.search(r"^VERSION_CODENAME=\"?(\w+)", f.read(), re.M)
+        return m and m.group(1)
+    except OSError:
+        return None
+
+
+def mirror():
+    """The machine's Debian mirror, from apt's configured sources in whichever format."""
+    # As configured: release information is there only after an update.
+    out = apt("apt-get", "indextargets", "--no-release-info", "--format",
+              "$(REPO_URI) $(RELEASE)", "Created-By: Packages", "Component: main").stdout
+    found = [line.split() for line in out.splitlines()]
+    found = [(words[1], words[0]) for words in found if len(words) == 2 and
+             re.match(r"[a-z+]+:/", words[0]) and not words[0].startswith("cdrom:") and
+             "security" not in words[1]]
+    if not found:
+        die("apt has no Debian mirror configured", "add one to apt's sources, or use "
+            "LINUX=/path/to/a/tree")
+    return dict(reversed(found)).get(release_codename(), found[0][1])
+
+
+class Suite:
+    """Where apt takes packages from: its own configuration, or one more suite of its mirror."""
+
+    def __init__(self, name):
+        self.name = name
+        self.options = []
+        if name == "-":
+            return
+        root = common.cache_dir("apt", name)
+        for part in ("lists/partial", "cache/archives/partial"):
+            common.cache_dir("apt", name, part)
+        keys = "[signed-by=%s] " % KEYRING if os.path.exists(KEYRING) else ""
+        common.write_atomically(os.path.join(root, "sources.list"),
+                                "deb %s%s %s main\n" % (keys, mirror(), name))
+        for option in ("Dir::Etc::SourceList=%s/sources.list" % root,
+                       "Dir::Etc::SourceParts=/dev/null", "Dir::State::Lists=%s/lists" % root,
+                       "Dir::Cache=%s/cache" % root, "Acquire::Languages=none"):
+            self.options += ["-o", option]
+
+    def versions(self, package):
+        """The versions that apt offers, newest first, with their SHA256."""
+        out = apt("apt-cache", *self.options, "show", package).stdout
+        found, version = [], None
+        for line in out.splitlines():
+            if line.startswith("Version: "):
+                version = line.split()[1]
+            elif line.startswith("SHA256: ") and version:
+                found.append((version, line.split()[1]))
+                version = None
+        return found
+
+    def update(self):
+        become = [] if os.geteuid() == 0 or self.options else ["sudo", "-n"]
+        return apt(*become, "apt-get", "-q", *self.options, "update").stdout
+
+    def download(self, package, version, sha256, want_pinned):
+        """Download one version of the package; returns the file."""
+        where = common.cache_dir("dl")
+        tmp = os.path.join(where, "tmp.%d" % os.getpid())
         shutil.rmtree(tmp, ignore_errors=True)
+        os.makedirs(tmp)
+        try:
+            say("fetch: downloading %s %s" % (package, version))
+            got = apt("apt-get", "-q", *self.options, "download", "%s=%s" % (package, version),
+                      cwd=tmp)
+            debs = [f for f in os.listdir(tmp) if f.endswith(".deb")]
+            if got.returncode or len(debs) != 1:
+                die("cannot download %s %s (%s)" % (package, version, errors(got.stdout)),
+                    "check the network, or use LINUX=/path/to/a/tree")
+            path = os.path.join(tmp, debs[0])
+            check_sum(path, sha256, package, version, want_pinned)
+            final = os.path.join(where, debs[0])
+            os.rename(path, final)
+            return final
+        finally:
+            shutil.rmtree(tmp, ignore_errors=True)
 
 
 def check_sum(path, sha256, package, version, pinned):
@@ -130,21 +184,26 @@ def from_debian(kernel):
                 os.unlink(deb[0])
                 deb = []
         if not deb:
-            offered = apt_versions(package)
+            suite = Suite(kernel.suite)
+            # Package lists of our own are as old as the last download.
+            offered = [] if suite.options else suite.versions(package)
             if version not in [v for v, _ in offered]:
-                updated = apt_update()
-                offered = apt_versions(package)
+                updated = suite.update()
+                offered = suite.versions(package)
                 if not offered:
-                    last = [line for line in updated.stdout.splitlines() if line.strip()]
-                    die("apt knows no %s (%s)" % (package, last[-1] if last else "no package lists"),
-                        "check the network and apt's sources, or use LINUX=/path/to/a/tree")
+                    mend = "check the network and apt's sources"
+                    if "NO_PUBKEY" in updated:
+                        mend = "install the newest debian-archive-keyring"
+                    die("apt knows no %s (%s)" % (package, errors(updated)),
+                        mend + ", or use LINUX=/path/to/a/tree")
             if version not in [v for v, _ in offered]:
                 pinned = False
                 version, sha256 = offered[0]
                 say("fetch: NOTE: the pinned %s %s is gone from the archive; using %s"
                     % (package, kernel.version, version))
                 path = os.path.join(where, "%s_%s" % (package, version))
-            deb = None if os.path.isdir(path) else [download(package, version, sha256, pinned)]
+            deb = None if os.path.isdir(path) else \
+                [suite.download(package, version, sha256, pinned)]
         if deb:
             unpack(deb[0], package, path)
 

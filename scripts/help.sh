@@ -22,7 +22,7 @@ verb         what it does
   setup      install what is missing (Debian packages); done by every verb
 
 variable     default              meaning
-  BASE       6.12                 the kernel that the series is for
+  BASE       6.12                 the kernel; 7.3: stock only (SERIES=0)
   ARCH       the host's           the guest's architecture: x86_64 or arm64
   SERIES     1                    1: with the series, 0: stock, first-N: N patches
   MUTANT     -                    a known bug put back on top of the series

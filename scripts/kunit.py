@@ -58,6 +58,9 @@ def kunit(kernel, source, show=True):
 def verb():
     args = common.kernel_arguments(__doc__).parse_args()
     kernel = common.Kernel(args)
+    if not kernel.has_kunit:
+        common.die("the KUnit suite is not built on %s" % kernel.base,
+                   "use BASE=%s" % common.KUNIT_BASES[0])
     status, text = kunit(kernel, fetch.fetch(kernel))
     if text.endswith("no test passed\n"):
         say("kunit: no test passed")

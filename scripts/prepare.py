@@ -100,8 +100,8 @@ def kunit_sources():
     return sorted(f for f in os.listdir(where) if f.endswith((".c", ".h")) or f == ".kunitconfig")
 
 
-def stage_tests(source, stage):
-    """Copy kunit/ and selftests/ to where they live in a kernel tree. Returns the names."""
+def stage_tests(source, stage, kunit):
+    """Copy selftests/, and if wanted kunit/, to where they live in a kernel tree: the names."""
     names = set()
 
     def put(name, data, mode=0o644):
@@ -117,11 +117,13 @@ def stage_tests(source, stage):
         return common.file_bytes(staged if os.path.exists(staged)
                                  else os.path.join(source.path, name))
 
-    for name in kunit_sources():
-        put(os.path.join(KUNIT_DIR, name), common.file_bytes(os.path.join(TOP, "kunit", name)))
-    put("mm/Makefile", now("mm/Makefile") + common.file_bytes(os.path.join(TOP, "kunit/Makefile")))
-    put("mm/Kconfig.debug", now("mm/Kconfig.debug") + b"\n" +
-        common.file_bytes(os.path.join(TOP, "kunit/Kconfig")))
+    if kunit:
+        for name in kunit_sources():
+            put(os.path.join(KUNIT_DIR, name), common.file_bytes(os.path.join(TOP, "kunit", name)))
+        put("mm/Makefile", now("mm/Makefile") +
+            common.file_bytes(os.path.join(TOP, "kunit/Makefile")))
+        put("mm/Kconfig.debug", now("mm/Kconfig.debug") + b"\n" +
+            common.file_bytes(os.path.join(TOP, "kunit/Kconfig")))
 
     listed = subprocess.run(["git", "-C", TOP, "ls-files", "-c", "-o", "--exclude-standard",
                              "selftests"], stdout=subprocess.PIPE, text=True)
@@ -138,7 +140,7 @@ def stage_tests(source, stage):
 def stage_all(kernel, source, stage):
     """Everything that the wanted tree has and the pristine one has not."""
     names = stage_patches(source, kernel.patches, stage)
-    return names | stage_tests(source, stage)
+    return names | stage_tests(source, stage, kernel.has_kunit)
 
 
 def same(a, b):

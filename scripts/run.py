@@ -113,9 +113,23 @@ def decode(built, where):
         pass                    # a convenience: the console itself is there
 
 
+def skipped(built, tests, args, accel, run):
+    """The rows of the tests that this base cannot run."""
+    return [{"test": name, "verdict": judge.SKIP, "base": built.info["base"],
+             "kernel": built.info["label"], "series": built.info["series"],
+             "arch": built.info["arch"], "accel": accel + (" icount" if args.det else ""),
+             "cpus": args.smp, "release": built.info["release"], "source": built.info["source"],
+             "run": run,
+             "windows": {}, "counts": {}, "seconds": 0.0,
+             "detail": "the KUnit suite is not built on %s, only on %s"
+             % (built.info["base"], " ".join(common.KUNIT_BASES))}
+            for name, _, _ in tests if name.startswith("kunit/") and not built.kernel.has_kunit]
+
+
 def run_tests(built, tests, args, accel, run):
     """Run the tests in as many guests as it takes; returns the judged rows."""
-    pending, rows, guest = list(tests), [], 0
+    rows, guest = skipped(built, tests, args, accel, run), 0
+    pending = [t for t in tests if t[0] not in {r["test"] for r in rows}]
     while pending:
         guest += 1
         where = os.path.join(run, "guest-%d" % guest)

@@ -87,16 +87,47 @@ static bool plant(const char *fault)
 	return ok;
 }
 
-/* The numbers of the memcg's queue, from the last report. False: it has no line. */
+/*
+ * The numbers of the memcg's queue, or of those that it has on each node together,
+ * from the last report. False: there is no line of it, or it is not read as such.
+ */
 static bool queue_of(unsigned long ino, long *count, long *entries, long *partially_mapped)
 {
-	char start[64], *line;
+	char start[64], *line = report;
+	bool found = false;
+	long c, e, p;
 
-	snprintf(start, sizeof(start), "queue memcg=%lu ", ino);
-	line = strstr(report, start);
-	return line && sscanf(line + strlen(start),
-			      "nid=%*s count=%ld entries=%ld partially_mapped=%ld", count, entries,
-			      partially_mapped) == 3;
+	*count = *entries = *partially_mapped = 0;
+	snprintf(start, sizeof(start), "queue memcg=%lu nid=", ino);
+	while ((line = strstr(line, start))) {
+		line += strlen(start);
+		if (sscanf(line, "%*s count=%ld entries=%ld partially_mapped=%ld", &c, &e, &p) != 3)
+			return false;
+		*count += c;
+		*entries += e;
+		*partially_mapped += p;
+		found = true;
+	}
+	return found;
+}
+
+/* Does the shrinker count on each queue of the memcg what the last report does? */
+static bool shrinker_counts_the_same(const struct ds_memcg *memcg)
+{
+	char start[64], *line = report;
+	bool found = false;
+	long count;
+
+	snprintf(start, sizeof(start), "queue memcg=%lu nid=", memcg->ino);
+	while ((line = strstr(line, start))) {
+		/* "-", for which atoi() is 0: one queue for all nodes */
+		line += strlen(start);
+		if (sscanf(line, "%*s count=%ld", &count) != 1 ||
+		    ds_count_node(memcg, atoi(line)) != count)
+			return false;
+		found = true;
+	}
+	return found;
 }
 
 FIXTURE(audit) {
@@ -160,7 +191,7 @@ TEST_F(audit, counts_what_is_queued)
 	ASSERT_GE(count, NR_THPS) TH_LOG("THPs are not queued at fault here");
 	EXPECT_EQ(count, entries);
 	EXPECT_EQ(0, partially_mapped);
-	EXPECT_EQ(ds_count(&self->memcg), count);
+	EXPECT_TRUE(shrinker_counts_the_same(&self->memcg)) TH_LOG("%s", report);
 	EXPECT_GE(all, entries);
 	EXPECT_GE(queues, 2);
 
@@ -177,7 +208,7 @@ TEST_F(audit, counts_what_is_queued)
 	munmap(self->thps[1], self->size);
 	self->thps[1] = NULL;
 	EXPECT_TRUE(starts_with(audit("audit"), "audit ok ")) TH_LOG("%s", report);
-	ASSERT_TRUE(queue_of(self->memcg.ino, &all, &all, &partially_mapped));
+	ASSERT_TRUE(queue_of(self->memcg.ino, &count, &all, &partially_mapped));
 	EXPECT_EQ(entries - 1, all);
 }
 
@@ -220,12 +251,17 @@ TEST_F(audit, does_not_call_a_locked_queue_ok)
 {
 	char want[128];
 	double end;
-	int err;
+	int err, i;
 
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		SKIP(return, "needs two CPUs");
 	if (!self->memcg.dir[0])
 		SKIP(return, "needs a memory cgroup of its own");
+	/* 7.2 and later call set_shrinker_bit() only for the first on a queue. */
+	for (i = 0; i < NR_THPS; i++) {
+		munmap(self->thps[i], self->size);
+		self->thps[i] = NULL;
+	}
 	ASSERT_TRUE(ds_pin_to_cpu(0));
 	self->child = fork();
 	ASSERT_GE(self->child, 0);

@@ -55,7 +55,7 @@
 
 /* How long the scanner is held at most: then the unmap was blocked by it. */
 #define HOLD_MS		100
-#define MAX_SYMBOLS	8
+#define MAX_SYMBOLS	16
 
 #define CPU_UNMAP	0
 #define CPU_SCAN	1
@@ -185,6 +185,8 @@ static int find_symbols(struct symbol *symbols)
 	static const char * const names[] = {
 		"deferred_split_scan", "deferred_split_isolate", "deferred_split_requeue",
 		"split_queue_add", "split_queue_del",
+		/* 7.2 and later */
+		"list_lru_isolate", "list_lru_isolate_move", "__list_lru_add", "__list_lru_del",
 	};
 	char line[512], name[256], type;
 	unsigned long addr, starts[MAX_SYMBOLS];

@@ -342,11 +342,13 @@ int ds_scan(const struct ds_memcg *memcg, int nid, unsigned long nr)
 	return kept_write(&scan_file, path, O_WRONLY, line);
 }
 
-long ds_count(const struct ds_memcg *memcg)
+/* The count of one node, or with nid -1 the sum over all of them. */
+static long read_count(const struct ds_memcg *memcg, int nid)
 {
 	char path[320], line[256];
 	long count = 0;
 	FILE *f;
+	int i;
 
 	snprintf(path, sizeof(path), "%scount", shrinker_dir());
 	f = fopen(path, "re");
@@ -354,15 +356,31 @@ long ds_count(const struct ds_memcg *memcg)
 		return -1;
 	/* "INODE NODE0 NODE1 ...", only memcgs with something queued */
 	while (fgets(line, sizeof(line), f)) {
-		char *p = line;
+		char *p = line, *end;
 
 		if (strtoul(p, &p, 10) != memcg->ino)
 			continue;
-		/* 6.12: a memcg has one queue, which is shown once per node. */
-		count = strtol(p, &p, 10);
+		for (i = 0; ; i++, p = end) {
+			long n = strtol(p, &end, 10);
+
+			if (end == p)
+				break;
+			if (nid < 0 || nid == i)
+				count += n;
+		}
 	}
 	fclose(f);
 	return count;
+}
+
+long ds_count(const struct ds_memcg *memcg)
+{
+	return read_count(memcg, -1);
+}
+
+long ds_count_node(const struct ds_memcg *memcg, int nid)
+{
+	return read_count(memcg, nid);
 }
 
 char *ds_map_thp(void)

@@ -77,10 +77,16 @@ const char *ds_memcg_create_v1(struct ds_memcg *memcg, const char *name);
 int ds_scan(const struct ds_memcg *memcg, int nid, unsigned long nr);
 
 /*
- * Folios queued for the memcg, on 6.12 on all its nodes: what the shrinker's
- * count file says. -1 if that cannot be read.
+ * Folios queued for the memcg: what the shrinker's count file says. -1 if that
+ * cannot be read.
+ *
+ * Before 7.2 a memcg has one queue, and the file shows it once for each node;
+ * since then each node has its own. The file does not tell which: so the sum over
+ * the nodes says only whether anything is queued, and the count of a node is that
+ * of the memcg's queue to which a folio of that node belongs.
  */
 long ds_count(const struct ds_memcg *memcg);
+long ds_count_node(const struct ds_memcg *memcg, int nid);
 
 /**
  * ds_map_thp - map and fault in one THP

@@ -118,6 +118,15 @@ class Arguments(Sandbox):
                 self.assertEqual(common.kernel_arguments("x").parse_args([]).arch, arch)
                 self.assertEqual(common.cross(arch), cross)
 
+    def test_base_without_a_series(self):
+        for series in ("1", "all", "first-2"):
+            self.assertEqual(self.fails([], lambda: self.kernel(base="7.3", series=series)),
+                             "there is no series for 7.3 yet - use SERIES=0")
+        self.fails(["no series for 7.3", "without MUTANT"],
+                   lambda: self.kernel(base="7.3", mutant="B22"))
+        kernel = self.kernel(base="7.3")
+        self.assertEqual((kernel.label, kernel.patches, kernel.has_kunit), ("stock", [], False))
+
     def test_unknown_mutant(self):
         self.fails(["B99", "B22"], lambda: self.kernel(series="1", mutant="B99").patches)
 
@@ -404,6 +413,63 @@ class Fetch(Sandbox):
         second, _ = self.get(kernel)
         self.assertNotEqual(first.ident, second.ident)
 
+    def test_suite_that_is_not_configured(self):
+        """Everything of it by options of its own, without root, from the same mirror."""
+        self.apt([("6.12.117-1~t1", self.sum)])
+        self.stub("apt-get", "case \"$*\" in *indextargets*) echo 'http://mirror/debian/ stable' ;; "
+                  "*'-o Dir::Etc::SourceList='*download*) cp %s . ;; *) exit 100 ;; esac\n"
+                  % self.deb)
+        self.stub("sudo", "touch %s/became-root\n" % self.dir)
+        self.pinned.suite = "other-backports"
+        source, _ = self.get(self.pinned)
+        self.assertTrue(source.pinned)
+        with open(os.path.join(common.cache_dir("apt", "other-backports"), "sources.list")) as f:
+            self.assertRegex(f.read(), r"^deb (\[.*\] )?http://mirror/debian/ other-backports main$")
+        self.assertFalse(os.path.exists(os.path.join(self.dir, "became-root")))
+
+    def test_suite_that_cannot_be_had(self):
+        self.pinned.suite = "other-backports"
+        for said, words in ((("Err:1 x", "E: no Release file"), ("apt's sources",)),
+                            (("W: GPG error: NO_PUBKEY 1", "E: x is not signed."),
+                             ("debian-archive-keyring",))):
+            with self.subTest(said):
+                self.apt([])
+                self.stub("apt-get", "case \"$*\" in *indextargets*) "
+                          "echo 'http://mirror/debian/ stable' ;; *) %s exit 100 ;; esac\n"
+                          % "".join("echo '%s';" % line for line in said))
+                self.fails(["no linux-source-6.12", said[1], "LINUX=", *words], fetch.fetch,
+                           self.pinned)
+
+    def test_mirror_from_both_formats_of_sources(self):
+        one_line = "deb [signed-by=/k.gpg] http://a.invalid/debian %s main\n"
+        deb822 = "Types: deb deb-src\nURIs: http://a.invalid/debian\nSuites: %s %s-updates\n" \
+            "Components: main contrib\nSigned-By: /k.gpg\n"
+        release = fetch.release_codename() or "stable"
+        security = "deb http://s.invalid/security %s-security main\n" % release
+        other = "deb http://b.invalid/else nodistro main\n"
+        for name, text, extra in (
+                ("a.list", one_line % release, ""),
+                ("a.sources", deb822 % (release, release), ""),
+                # The one that has the machine's own release, wherever it stands
+                ("b.list", security + other + one_line % release, ""),
+                ("b.sources", deb822 % (release, release), security + other),
+                # or else the first
+                ("c.list", "deb cdrom:[x]/ some main\n" + security + one_line % "some", "")):
+            with self.subTest(name):
+                parts = os.path.join(self.dir, "parts." + name)
+                os.mkdir(parts)
+                self.write(os.path.join(parts, "extra.list"), extra)
+                os.environ["APT_CONFIG"] = self.write(
+                    "apt.conf", "Dir::Etc::SourceList \"%s\";\nDir::Etc::SourceParts \"%s\";\n"
+                    % (self.write(name, text), parts))
+                self.assertEqual(fetch.mirror(), "http://a.invalid/debian/")
+
+    def test_no_mirror(self):
+        os.environ["APT_CONFIG"] = self.write(
+            "apt.conf", "Dir::Etc::SourceList \"%s\";\nDir::Etc::SourceParts \"/dev/null\";\n"
+            % self.write("none.list", "deb cdrom:[x]/ some main\n"))
+        self.fails(["no Debian mirror", "LINUX="], fetch.mirror)
+
     def test_not_a_kernel_tree(self):
         self.fails(["not a kernel tree"], fetch.fetch, self.kernel(linux=self.dir))
 
@@ -420,15 +486,15 @@ class Prepare(Sandbox):
         self.bad = self.write("0003-bad.patch", patch_text("bad", "line 21", "LINE 21", 20) +
                               "@@ -40,3 +40,3 @@\n line 40\n-line XX\n+LINE 41\n line 42\n")
 
-    def patched(self, patches):
-        return types.SimpleNamespace(patches=patches)
+    def patched(self, patches, has_kunit=True):
+        return types.SimpleNamespace(patches=patches, has_kunit=has_kunit)
 
-    def tree_with(self, patches):
+    def tree_with(self, patches, has_kunit=True):
         stage = os.path.join(self.dir, "stage")
         shutil.rmtree(stage, True)
         os.mkdir(stage)
         work = prepare.slot_tree(self.source(), "k" * 12, "x86_64")
-        names = prepare.stage_all(self.patched(patches), self.source(), stage)
+        names = prepare.stage_all(self.patched(patches, has_kunit), self.source(), stage)
         replaced = prepare.sync(self.source(), stage, names, work)
         return work, replaced
 
@@ -481,7 +547,24 @@ class Prepare(Sandbox):
             self.assertTrue(os.path.exists(os.path.join(work, name)), name)
 
 
+    def test_kunit_only_where_it_builds(self):
+        self.tree_with([])
+        work, _ = self.tree_with([], has_kunit=False)
+        self.assertTrue(os.path.exists(os.path.join(
+            work, "tools/testing/selftests/mm/deferred_split/Makefile")))
+        self.assertFalse(os.path.exists(os.path.join(work, "mm/tests/deferred_split_kunit.c")))
+        for name in ("mm/Makefile", "mm/Kconfig.debug"):
+            self.assertEqual(common.file_bytes(os.path.join(work, name)),
+                             common.file_bytes(os.path.join(self.tree, name)))
+
+
 class Configure(Sandbox):
+    def test_kunit_fragment_only_where_it_builds(self):
+        def names(base):
+            return [os.path.basename(f) for f in self.kernel(base=base).fragments]
+        self.assertIn("kunit.config", names("6.12"))
+        self.assertNotIn("kunit.config", names("7.3"))
+
     def test_symbol_that_did_not_stick_is_named(self):
         fragment = self.write("f.config", "CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\n")
         config = self.write(".config", "CONFIG_A=y\n# CONFIG_B is not set\n")
