@@ -45,6 +45,19 @@ VICTIMS = {
     "__remove_mapping": (("pageout",), ("queued",)),
     "mem_cgroup_move_account": (("charge-move",), ("queued", "partial")),
 }
+# What is called otherwise, or inlined somewhere else, in 7.3.
+VICTIMS_7 = {
+    "deferred_split_scan": VICTIMS["deferred_split_scan"],
+    "deferred_split_isolate": (("scan",), ("queued", "partial")),
+    "__list_lru_add": (("munmap-half", "scan"), ("queued", "partial")),
+    "__list_lru_del": (("munmap-all", "scan"), ("queued", "partial")),
+    "deferred_split_folio": VICTIMS["deferred_split_folio"],
+    "__folio_unqueue_deferred_split": VICTIMS["__folio_unqueue_deferred_split"],
+    "__folio_freeze_and_split_unmapped": (("scan",), ("underused", "partial", "partial+64k")),
+    "migrate_pages_batch": (("migrate",), ("queued", "underused")),
+    "__folio_migrate_mapping": (("migrate",), ("queued", "underused")),
+    "__remove_mapping": (("pageout",), ("queued",)),
+}
 OWNERS = ("munmap-half", "munmap-all", "dontneed-half", "free-half", "mremap-half", "fork-exit",
           "exit", "write-fault", "mlock-half", "soft-offline")
 FOREIGN = ("scan", "migrate", "pageout", "collapse", "split-debugfs", "cgroup-remove",
@@ -63,10 +76,16 @@ PAIRS = (
     ("deferred_split_scan", "scan", "__folio_unqueue_deferred_split", "munmap-all", "partial"),
     ("deferred_split_folio", "munmap-half", "deferred_split_scan", "scan", "queued"),
     ("migrate_folio_move", "migrate", "deferred_split_scan", "scan", "underused"),
-    ("__folio_put", "munmap-all", "deferred_split_scan", "scan", "queued"),
-    ("free_unref_folios", "munmap-all", "deferred_split_scan", "scan", "queued"),
+    ("folios_put_refs", "munmap-all", "deferred_split_scan", "scan", "queued"),
 )
 CPUS = 4            # of the guest: two actors, the owner, and who directs them
+# In 7.3 migration decides before its freeze whether the destination is to be queued.
+PAIRS_7 = PAIRS[:1] + (
+    ("deferred_split_scan", "scan", "migrate_pages_batch", "migrate", "underused"),
+    ("deferred_split_scan", "scan", "__folio_unqueue_deferred_split", "munmap-all", "partial"),
+    ("deferred_split_folio", "munmap-half", "deferred_split_scan", "scan", "queued"),
+    ("migrate_pages_batch", "migrate", "deferred_split_scan", "scan", "underused"),
+)
 SECONDS = 900       # of one combination in one guest, at most
 PAIR_SECONDS = 60   # of one combination of two preemptions
 GUESTS = 200        # of one combination, at most
@@ -115,21 +134,22 @@ class Combination:
         return judge.PASS if self.held else judge.VACUOUS
 
 
-def plan(victims, operations, states):
+def plan(victims, operations, states, base="6.12"):
     """The combinations to explore."""
+    table = VICTIMS if base.startswith("6.") else VICTIMS_7
     for name in victims:
-        if name not in VICTIMS:
-            die("unknown VICTIM '%s'" % name, "VICTIM is a list of: %s" % " ".join(VICTIMS))
+        if name not in table:
+            die("unknown VICTIM '%s'" % name, "VICTIM is a list of: %s" % " ".join(table))
     for name in operations:
         if name not in OPERATIONS:
             die("unknown OP '%s'" % name, "OP is a list of: %s" % " ".join(OPERATIONS))
-    known = sorted({s for _, all_states in VICTIMS.values() for s in all_states})
+    known = sorted({s for _, all_states in table.values() for s in all_states})
     for name in states:
         if not re.fullmatch(r"(queued|underused|partial)(\+(root|pinned|locked|\d+k))*", name):
             die("unknown STATE '%s'" % name, "STATE is a list of: %s" % " ".join(known))
     found = []
-    for victim in victims or VICTIMS:
-        actions, all_states = VICTIMS[victim]
+    for victim in victims or table:
+        actions, all_states = table[victim]
         for action in actions:
             for state in [s for s in states or all_states]:
                 for op in operations or OPERATIONS:
@@ -141,6 +161,8 @@ def plan(victims, operations, states):
                     # The root memcg cannot be removed, charges move in a hierarchy of their own.
                     if "root" in state and op in ("cgroup-remove", "charge-move"):
                         continue
+                    if "charge-move" in (action, op) and table is not VICTIMS:
+                        continue        # gone since 6.14
                     if "charge-move" in (action, op) and not operations and \
                        (state not in ("queued", "partial") or
                         "charge-move" == op and action not in ("scan", "munmap-half")):
@@ -285,18 +307,16 @@ def source_lines(built, victim, offsets):
     """offset -> file:line, by addr2line on the kernel that ran; inlined by whom."""
     if not offsets:
         return {}
-    a = common.ARCHES[built.kernel.arch]
-    tool = common.tool(a, "nm") if hasattr(common, "tool") else "nm"
-    symbols = common.run([tool, built.vmlinux]).stdout
+    tools = common.cross(built.kernel.arch)
+    symbols = common.run([tools + "nm", built.vmlinux]).stdout
     m = re.search(r"^([0-9a-f]+) [tT] %s$" % re.escape(victim), symbols, re.M)
     if not m:
         return {}
     base = int(m.group(1), 16)
-    tool = common.tool(a, "addr2line") if hasattr(common, "tool") else "addr2line"
     found = {}
     for n in range(0, len(offsets), 256):
         part = offsets[n:n + 256]
-        got = common.run([tool, "-a", "-i", "-e", built.vmlinux] +
+        got = common.run([tools + "addr2line", "-a", "-i", "-e", built.vmlinux] +
                          ["0x%x" % (base + o) for o in part])
         chain = None
         for line in got.stdout.split("\n"):
@@ -551,14 +571,15 @@ def arguments():
     return parser
 
 
-def plan_pairs(victims, operations, states):
+def plan_pairs(victims, operations, states, base="6.12"):
     """Of two preemptions, those that the words do not rule out."""
-    found = [Combination(v, a, o, s, v2) for v, a, v2, o, s in PAIRS
+    table = PAIRS if base.startswith("6.") else PAIRS_7
+    found = [Combination(v, a, o, s, v2) for v, a, v2, o, s in table
              if (not victims or v in victims) and (not operations or o in operations)]
     if not found:
         die("no two preemptions of VICTIM='%s' OP='%s'" % (" ".join(victims),
                                                            " ".join(operations)),
-            "there are: %s" % ", ".join("VICTIM=%s OP=%s" % (p[0], p[3]) for p in PAIRS))
+            "there are: %s" % ", ".join("VICTIM=%s OP=%s" % (p[0], p[3]) for p in table))
     if states:
         found = [Combination(c.victim, c.action, c.op, s, c.victim2) for c in found for s in states]
     return found
@@ -573,7 +594,7 @@ def verb():
         die("make explore has no deterministic mode", "make replay runs in it")
     words = [w.replace(",", " ").split() for w in (args.victim, args.op, args.state)]
     chosen = [Combination(*q) for q in QUICK] if args.quick else \
-        plan_pairs(*words) if args.pairs else plan(*words)
+        plan_pairs(*words, args.base) if args.pairs else plan(*words, args.base)
     clock = common.Clock()
     built, where = explore(args, chosen, clock, args.time)
     show(chosen, built)
@@ -581,6 +602,9 @@ def verb():
     say("%s %s %s, %d vCPUs; every point: %s" % (built.info["source"], built.kernel.label,
                                                 built.kernel.arch, args.smp,
                                                 os.path.join(where, "points.txt")))
+    limits = judge.limits([{"arch": built.kernel.arch, "host": common.host_arch()}])
+    if limits:
+        say(limits)
     say(clock.report())
     bad = [c for c in chosen if c.verdict not in (judge.PASS, judge.SKIP)]
     good = not bad and any(c.verdict == judge.PASS for c in chosen)

@@ -404,6 +404,15 @@ static void plant(struct explorer *x, const char *word)
 		kill(x->foreign[0].pid, SIGSTOP);
 }
 
+/* Has somebody written to the pages that were freed? The allocator looks when it gives them. */
+static void allocate_again(struct explorer *x)
+{
+	ds_actor_send(&x->owner, DS_DO_MAP, NULL, DS_CPU_OWNER, &x->subject);
+	answer_of(x, &x->owner);
+	ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, DS_CPU_OWNER, &x->subject);
+	answer_of(x, &x->owner);
+}
+
 /* Judges, unmaps, and looks at the counters. */
 static void round_end(struct explorer *x, struct round *r)
 {
@@ -430,6 +439,8 @@ static void round_end(struct explorer *x, struct round *r)
 	settle_again(x, x->victim);
 	if (r->op_ran)
 		settle_again(x, x->op);
+	if (x->symbol2)
+		allocate_again(x);
 	r->noisy = kernel_said_something(x);
 }
 
