@@ -23,10 +23,10 @@
  * those who are in its handler, which is bounded by max_us. Points in code that
  * runs often slow the machine down, as every kprobe does.
  *
- * Errors, with a line in the log: -EINVAL for what cannot be read, or a place
- * that cannot be probed; -ENOENT for a symbol that the kernel does not have;
- * -EILSEQ for an offset that is not the start of an instruction; -EEXIST for a
- * point that is there already; -ENOSPC for too many.
+ * Errors: -EINVAL for what cannot be read, or a place that cannot be probed;
+ * -EEXIST for a point that is there already; -ENOSPC for too many (the log says
+ * what is wrong); -ENOENT for a symbol that the kernel does not have; -EILSEQ
+ * for an offset that is not the start of an instruction.
  */
 #include <linux/atomic.h>
 #include <linux/debugfs.h>
@@ -193,10 +193,10 @@ static int jitter_register(struct jitter_point *point)
 	kp->post_handler = jitter_post_handler;
 	err = register_kprobe(kp);
 	if (err) {
-		pr_err("jitter: %s+0x%x %s (%d)\n", point->symbol, kp->offset,
-		       err == -ENOENT ? "is not in this kernel" :
-		       err == -EILSEQ ? "is not the start of an instruction" :
-		       "cannot be probed", err);
+		/* These two are answers: whoever looks for points tries many. */
+		if (err != -ENOENT && err != -EILSEQ)
+			pr_err("jitter: %s+0x%x cannot be probed (%d)\n", point->symbol,
+			       kp->offset, err);
 		return err;
 	}
 	/* Beyond the end is another function, and a smaller offset there. */
