@@ -6,15 +6,16 @@
  * random short time. For torture: no window is forced, all are made wider.
  *
  *	echo "seed=1 one_in=16 max_us=50" > splitq/jitter
- *	echo "deferred_split_scan+0x1b2" > splitq/jitter	(one point a write)
+ *	echo "deferred_split_scan+0x1b2 one_in=2" > splitq/jitter
  *	cat splitq/jitter
- *	all seed=1 one_in=16 max_us=50 points=1 hits=812 holds=49 held_us=1204
- *	deferred_split_scan+0x1b2 hits=812 holds=49
+ *	all seed=1 one_in=16 max_us=50 points=1 hits=812 holds=401 held_us=9204
+ *	deferred_split_scan+0x1b2 one_in=2 max_us=50 hits=812 holds=401
  *	echo off > splitq/jitter
  *
- * A point is a kprobe on an instruction, named by symbol and offset. With
- * probability one in one_in it spins in its pre-handler, for 0 to max_us
- * microseconds, with interrupts as the kprobe finds them: off on x86. The random
+ * A point, one a write, is a kprobe on an instruction, named by symbol and offset.
+ * With probability one in one_in it spins in its pre-handler, for 0 to max_us
+ * microseconds, with interrupts as the kprobe finds them: off on x86. A point that
+ * does not say otherwise has the settings of the moment it is made. The random
  * numbers come from a generator per CPU that seed=, which is also what starts it
  * anew, and the CPU's number determine. "off" removes all points; the settings
  * stay.
@@ -47,15 +48,16 @@
 
 #define JITTER_MAX_US		1000
 #define JITTER_MAX_POINTS	256
-#define JITTER_USAGE		"SYMBOL[+OFFSET], [seed=N] [one_in=N] [max_us=0..1000], or off"
+#define JITTER_USAGE		"[SYMBOL[+OFFSET]] [one_in=N] [max_us=0..1000] [seed=N], or off"
 
 struct jitter_point {
 	struct kprobe kp;
 	char symbol[KSYM_NAME_LEN];
+	unsigned int one_in, max_us;
 	atomic_long_t hits, holds;
 };
 
-static DEFINE_MUTEX(jitter_mutex);	/* points and settings; handlers only read */
+static DEFINE_MUTEX(jitter_mutex);	/* points and settings; no handler changes them */
 
 static struct kprobe *jitter_points[JITTER_MAX_POINTS];
 static unsigned int jitter_nr_points;
@@ -99,10 +101,10 @@ static int jitter_pre_handler(struct kprobe *kp, struct pt_regs *regs)
 	u64 start;
 
 	atomic_long_inc(&point->hits);
-	if (jitter_random() % READ_ONCE(jitter_one_in))
+	if (jitter_random() % point->one_in)
 		return 0;
 	atomic_long_inc(&point->holds);
-	hold_us = jitter_random() % (READ_ONCE(jitter_max_us) + 1);
+	hold_us = jitter_random() % (point->max_us + 1);
 
 	/*
 	 * Two bounds: udelay() is long under emulation, and the clock might not go
@@ -138,32 +140,29 @@ static void jitter_off(void)
 	atomic_long_set(&jitter_held_ns, 0);
 }
 
-static int jitter_set(char *line)
+static int jitter_settings(char *line, unsigned int *one_in, unsigned int *max_us)
 {
-	unsigned int one_in = jitter_one_in, max_us = jitter_max_us;
 	u64 seed = jitter_seed;
 	bool seeded = false;
 	char *word;
 
 	lockdep_assert_held(&jitter_mutex);
 
-	while ((word = strsep(&line, " \t"))) {
+	while ((word = strsep(&line, " "))) {
 		if (!*word)
 			continue;
 		if (!strncmp(word, "seed=", 5) && !kstrtou64(word + 5, 0, &seed)) {
 			seeded = true;
 			continue;
 		}
-		if (!strncmp(word, "one_in=", 7) && !kstrtouint(word + 7, 0, &one_in) && one_in)
+		if (!strncmp(word, "one_in=", 7) && !kstrtouint(word + 7, 0, one_in) && *one_in)
 			continue;
-		if (!strncmp(word, "max_us=", 7) && !kstrtouint(word + 7, 0, &max_us) &&
-		    max_us <= JITTER_MAX_US)
+		if (!strncmp(word, "max_us=", 7) && !kstrtouint(word + 7, 0, max_us) &&
+		    *max_us <= JITTER_MAX_US)
 			continue;
 		pr_err("jitter: bad word '%s': %s\n", word, JITTER_USAGE);
 		return -EINVAL;
 	}
-	WRITE_ONCE(jitter_one_in, one_in);
-	WRITE_ONCE(jitter_max_us, max_us);
 	if (seeded) {
 		jitter_seed = seed;
 		jitter_seed_cpus(seed);
@@ -214,26 +213,14 @@ static int jitter_register(struct jitter_point *point)
 	return err;
 }
 
-static int jitter_add(char *line)
+static int jitter_add(const char *symbol, unsigned int offset, unsigned int one_in,
+		      unsigned int max_us)
 {
-	char *plus = strchr(line, '+');
 	struct jitter_point *point;
-	unsigned int offset = 0;
 	int err;
 
 	lockdep_assert_held(&jitter_mutex);
 
-	if (plus) {
-		*plus++ = '\0';
-		if (kstrtouint(plus, 0, &offset)) {
-			pr_err("jitter: '%s' is not an offset: %s\n", plus, JITTER_USAGE);
-			return -EINVAL;
-		}
-	}
-	if (!*line || strlen(line) >= KSYM_NAME_LEN || strpbrk(line, " \t")) {
-		pr_err("jitter: '%.64s' is not a symbol: %s\n", line, JITTER_USAGE);
-		return -EINVAL;
-	}
 	if (jitter_nr_points == JITTER_MAX_POINTS) {
 		pr_err("jitter: there are %d points already\n", JITTER_MAX_POINTS);
 		return -ENOSPC;
@@ -241,8 +228,10 @@ static int jitter_add(char *line)
 	point = kzalloc(sizeof(*point), GFP_KERNEL);
 	if (!point)
 		return -ENOMEM;
-	strscpy(point->symbol, line, sizeof(point->symbol));
+	strscpy(point->symbol, symbol, sizeof(point->symbol));
 	point->kp.offset = offset;
+	point->one_in = one_in;
+	point->max_us = max_us;
 	err = jitter_register(point);
 	if (err)
 		kfree(point);
@@ -251,25 +240,56 @@ static int jitter_add(char *line)
 	return err;
 }
 
+static int jitter_command(char *line)
+{
+	unsigned int one_in = jitter_one_in, max_us = jitter_max_us, offset = 0;
+	char *symbol = NULL, *plus;
+	int err;
+
+	lockdep_assert_held(&jitter_mutex);
+
+	if (!strcmp(line, "off")) {
+		jitter_off();
+		return 0;
+	}
+	/* The first word, unless it is a setting. */
+	if (line[strcspn(line, " =")] != '=')
+		symbol = strsep(&line, " ");
+	plus = symbol ? strchr(symbol, '+') : NULL;
+	if (plus) {
+		*plus++ = '\0';
+		if (kstrtouint(plus, 0, &offset)) {
+			pr_err("jitter: '%s' is not an offset: %s\n", plus, JITTER_USAGE);
+			return -EINVAL;
+		}
+	}
+	if (symbol && (!*symbol || strlen(symbol) >= KSYM_NAME_LEN)) {
+		pr_err("jitter: no symbol: %s\n", JITTER_USAGE);
+		return -EINVAL;
+	}
+	err = jitter_settings(line, &one_in, &max_us);
+	if (err)
+		return err;
+	if (symbol)
+		return jitter_add(symbol, offset, one_in, max_us);
+	jitter_one_in = one_in;
+	jitter_max_us = max_us;
+	return 0;
+}
+
 static ssize_t jitter_write(struct file *file, const char __user *ubuf, size_t len, loff_t *pos)
 {
-	char *text, *line;
-	int err = 0;
+	char *text;
+	int err;
 
 	if (!len || len > KSYM_NAME_LEN + 64)
 		return -EINVAL;
 	text = memdup_user_nul(ubuf, len);
 	if (IS_ERR(text))
 		return PTR_ERR(text);
-	line = strim(text);
 
 	mutex_lock(&jitter_mutex);
-	if (!strcmp(line, "off"))
-		jitter_off();
-	else if (strchr(line, '='))
-		err = jitter_set(line);
-	else
-		err = jitter_add(line);
+	err = jitter_command(strim(text));
 	mutex_unlock(&jitter_mutex);
 
 	kfree(text);
@@ -295,8 +315,10 @@ static int jitter_show(struct seq_file *m, void *unused)
 		   jitter_seed, jitter_one_in, jitter_max_us, jitter_nr_points, hits, holds,
 		   atomic_long_read(&jitter_held_ns) / NSEC_PER_USEC);
 	for (i = 0; i < jitter_nr_points; i++)
-		seq_printf(m, "%s+0x%x hits=%ld holds=%ld\n", jitter_point(i)->symbol,
-			   jitter_points[i]->offset, atomic_long_read(&jitter_point(i)->hits),
+		seq_printf(m, "%s+0x%x one_in=%u max_us=%u hits=%ld holds=%ld\n",
+			   jitter_point(i)->symbol, jitter_points[i]->offset,
+			   jitter_point(i)->one_in, jitter_point(i)->max_us,
+			   atomic_long_read(&jitter_point(i)->hits),
 			   atomic_long_read(&jitter_point(i)->holds));
 	mutex_unlock(&jitter_mutex);
 	return 0;

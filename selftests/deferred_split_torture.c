@@ -8,7 +8,7 @@
  * Workers own memory, each in an mm and a memcg of its own: they map, unmap,
  * free, write, move, lock, fork, swap and collapse pieces of it, change and
  * remove memcgs, exit and come back. Stirrers do things to the workers' memory:
- * they migrate, reclaim, collapse, split, read, compact. A scanner runs the
+ * they migrate, reclaim, collapse, split, read, compact. Scanners run the
  * shrinker all the time. With the splitq module, whoever comes by one of many
  * points in the queue's code is held there now and then (splitq/jitter); the
  * points are drawn anew at each checkpoint.
@@ -64,13 +64,14 @@
 #define NR_REGIONS	6
 #define NR_SLOTS	4
 #define NR_STIRRERS	2
+#define NR_SCANNERS	2
 #define MAX_WORKERS	32
-#define MAX_TASKS	(MAX_WORKERS + NR_STIRRERS + 1)
+#define MAX_TASKS	(MAX_WORKERS + NR_STIRRERS + NR_SCANNERS)
 #define MAX_ORDERS	16
 #define MAX_OFFLINED	8
 
 #define STALL_SECONDS	20
-#define CHECK_SECONDS	5
+#define CHECK_SECONDS	10
 #define SETTLE_SECONDS	10
 
 #define THP_DIR		"/sys/kernel/mm/transparent_hugepage/"
@@ -100,7 +101,7 @@ enum op {
 	/* of stirrers */
 	OP_MOVE_PAGES, OP_MIGRATE_PAGES, OP_THEIR_PAGEOUT, OP_THEIR_COLLAPSE, OP_THEIR_COLD,
 	OP_RECLAIM, OP_SPLIT, OP_PEEK, OP_COMPACT, OP_DROP_CACHES,
-	/* of the scanner */
+	/* of scanners */
 	OP_SCAN,
 	NR_OPS,
 };
@@ -247,7 +248,11 @@ static void done(enum op op)
 
 static unsigned int nr_nodes(void)
 {
-	return access("/sys/devices/system/node/node1", F_OK) ? 1 : 2;
+	static unsigned int nr;
+
+	if (!nr)
+		nr = access("/sys/devices/system/node/node1", F_OK) ? 1 : 2;
+	return nr;
 }
 
 /* -- memcgs: two in the base, two in a nested one -------------------------- */
@@ -327,10 +332,13 @@ static void scan_slots(unsigned long nr)
 	struct ds_memcg memcg;
 	unsigned int slot, nid;
 
-	for (slot = 0; slot <= NR_SLOTS; slot++)
+	for (slot = 0; slot <= NR_SLOTS; slot++) {
+		if (!slot_memcg(slot, &memcg))
+			continue;
 		for (nid = 0; nid < nr_nodes(); nid++)
-			if (slot_memcg(slot, &memcg) && !ds_scan(&memcg, nid, nr))
+			if (!ds_scan(&memcg, nid, nr))
 				done(OP_SCAN);
+	}
 }
 
 /* -- Workers --------------------------------------------------------------- */
@@ -440,8 +448,8 @@ static void map(unsigned int region)
 	char *addr;
 
 	if (below(8) >= 5) {
-		r.first = below(thp_pages / 16) * 16;
-		r.nr = 16 * (1 + below((thp_pages - r.first) / 16));
+		r.nr = 16 << below(5);
+		r.first = below(thp_pages / r.nr) * r.nr;
 	}
 	addr = region_page(region, r.first);
 	if (mmap(addr, r.nr * page_size, PROT_READ | PROT_WRITE,
@@ -450,24 +458,34 @@ static void map(unsigned int region)
 	madvise(addr, r.nr * page_size, MADV_HUGEPAGE);
 	memset(region_want(region) + r.first, 0, r.nr * sizeof(*want));
 	if (below(2))
-		write_range(region, r, 1 + below(64), false);
+		write_range(region, r, 8 + below(64), false);
 	else
 		write_range(region, (struct range){ r.first, 1 }, 1, true);
 	done(OP_MAP);
 }
 
-static void verify(unsigned int region, unsigned int first, unsigned int nr)
+/* A fresh THP that is trimmed at once, when the scanner may be at it. */
+static void trim(unsigned int region, struct range r)
 {
-	for (; nr; nr--, first++) {
-		uint32_t w = region_want(region)[first], is;
+	usleep(below(2000));
+	unmap(region, r.first, r.nr);
+	done(OP_UNMAP_PART);
+}
+
+static void verify(unsigned int region, struct range r, unsigned int step)
+{
+	unsigned int page;
+
+	for (page = r.first; page < r.first + r.nr; page += step) {
+		uint32_t w = region_want(region)[page], is;
 
 		if (w == NOT_MAPPED)
 			continue;
-		is = load((uint32_t *)region_page(region, first));
+		is = load((uint32_t *)region_page(region, page));
 		if (is == (w & ~MAYBE_ZERO) || (!is && (w & MAYBE_ZERO)))
 			continue;
 		fail("CONTENT: task %d page %p is 0x%x, 0x%x was written", getpid(),
-		     region_page(region, first), is, w & ~MAYBE_ZERO);
+		     region_page(region, page), is, w & ~MAYBE_ZERO);
 		return;
 	}
 }
@@ -504,11 +522,11 @@ static void fork_and_cow(unsigned int region, struct range r)
 		if (child_unmaps)
 			munmap(region_page(region, r.first), r.nr * page_size);
 		else if (child_writes)
-			write_range(region, r, 1 + below(32), false);
+			write_range(region, r, 8 + below(64), false);
 		_exit(0);
 	}
 	if (we_write)
-		write_range(region, r, 1 + below(32), false);
+		write_range(region, r, 8 + below(64), false);
 	if (waitpid(pid, &status, 0) != pid)
 		return;
 	if (status)
@@ -606,6 +624,8 @@ static void worker_step(struct task *me, enum op op)
 	switch (op) {
 	case OP_MAP:
 		map(region);
+		if (below(2))
+			trim(region, r);
 		break;
 	case OP_UNMAP_PART:
 		unmap(region, r.first, r.nr);
@@ -627,11 +647,11 @@ static void worker_step(struct task *me, enum op op)
 		}
 		break;
 	case OP_WRITE:
-		write_range(region, r, 1 + below(64), below(4) == 0);
+		write_range(region, r, 8 + below(64), below(4) == 0);
 		done(op);
 		break;
 	case OP_VERIFY:
-		verify(region, r.first, r.nr);
+		verify(region, r, 1 + below(64));
 		done(op);
 		break;
 	case OP_MREMAP:
@@ -724,12 +744,18 @@ static void reclaim_some(void)
 
 static void peek(pid_t pid)
 {
-	char buf[64];
-	struct iovec to = { buf, sizeof(buf) };
-	struct iovec from = { region_page(below(NR_REGIONS), below(thp_pages)), sizeof(buf) };
+	char *addr = region_page(below(NR_REGIONS), below(thp_pages));
+	char path[64], buf[64];
+	int fd;
 
-	if (process_vm_readv(pid, &to, 1, &from, 1, 0) > 0)
+	/* What we read, we have a reference to. */
+	snprintf(path, sizeof(path), "/proc/%d/mem", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	if (pread(fd, buf, sizeof(buf), (uintptr_t)addr) > 0)
 		done(OP_PEEK);
+	close(fd);
 }
 
 static void split_some(pid_t pid, char *addr, size_t len)
@@ -751,8 +777,10 @@ static void stirrer_step(struct task *me, enum op op)
 	pid_t pid = load(&draw_worker()->pid);
 	struct range r = draw_range();
 
-	if (!pid)
+	if (!pid) {
+		usleep(1000);
 		return;
+	}
 	me->op = op;
 	switch (op) {
 	case OP_MOVE_PAGES:
@@ -849,7 +877,7 @@ static void task_main(struct task *me)
 		__atomic_add_fetch(&me->steps, 1, __ATOMIC_RELAXED);
 	}
 	for (region = 0; me->kind == WORKER && region < NR_REGIONS; region++) {
-		verify(region, 0, 2 * thp_pages);
+		verify(region, (struct range){ 0, 2 * thp_pages }, 1);
 		unmap(region, 0, 2 * thp_pages);
 	}
 	_exit(0);
@@ -857,16 +885,20 @@ static void task_main(struct task *me)
 
 /* -- Jitter ---------------------------------------------------------------- */
 
-/* How many points inside each, besides its entry. Not every kernel has every one. */
+/*
+ * How many points inside each, besides its entry. Not every kernel has every one.
+ * Nothing that is done for each PTE of a THP: it would take all the time.
+ */
 static struct victim {
 	const char *name;
 	unsigned int inside;
+	bool hold_often;	/* the scanner's own: it comes by seldom */
 	char symbol[128];
 	unsigned long size;
 } victims[] = {
-	{ "deferred_split_scan", 10 },
-	{ "deferred_split_isolate", 4 },
-	{ "deferred_split_requeue", 4 },
+	{ "deferred_split_scan", 10, true },
+	{ "deferred_split_isolate", 4, true },
+	{ "deferred_split_requeue", 4, true },
 	{ "split_queue_add", 3 },
 	{ "split_queue_del", 3 },
 	{ "deferred_split_folio", 4 },
@@ -881,10 +913,9 @@ static struct victim {
 	{ "migrate_folio_move", 6 },
 	{ "__migrate_folio", 3 },
 	{ "__folio_migrate_mapping", 4 },
-	{ "remove_migration_pte", 1 },
+	{ "remove_migration_ptes", 1 },
 	{ "__remove_mapping", 3 },
 	{ "thp_underused", 1 },
-	{ "folio_remove_rmap_ptes", 2 },
 	{ "folio_remove_rmap_pmd", 1 },
 	{ "mem_cgroup_migrate", 1 },
 	{ "mem_cgroup_css_offline", 1 },
@@ -944,7 +975,8 @@ static int jitter_point(const struct victim *v, unsigned long offset)
 {
 	char line[192];
 
-	snprintf(line, sizeof(line), "%s+0x%lx", v->symbol, offset);
+	snprintf(line, sizeof(line), "%s+0x%lx %s", v->symbol, offset,
+		 v->hold_often ? "one_in=2 max_us=1000" : "");
 	return put(JITTER, line);
 }
 
@@ -1322,7 +1354,7 @@ static struct {
 } sums;
 
 /* The memory is mapped and nobody does anything: is all as it should be? */
-static void checkpoint(void)
+static void checkpoint(bool goes_on)
 {
 	long splits;
 	struct task *t;
@@ -1346,6 +1378,8 @@ static void checkpoint(void)
 		scan_slots(1000);
 	sums.scan_splits += sum_stat("split") - splits;
 	sums.checkpoints++;
+	if (goes_on && !failed())
+		jitter_draw();
 	for (t = control->tasks; t < control->tasks + control->nr_tasks; t++) {
 		store(&t->paused, false);
 		t->seen_at = ds_now();
@@ -1363,6 +1397,20 @@ static void print_progress(double seconds)
 		       sum_stat("nr_anon_partially_mapped"), sums.checkpoints, jitter.points);
 }
 
+/*
+ * When is a THP underused? With 0, if any page of it is zero; with all but one or
+ * two, only if hardly any is not: then the scanner looks at all of it, for nothing.
+ */
+static void draw_underused(void)
+{
+	const unsigned int values[] = { 0, 0, thp_pages / 2, thp_pages - 8, thp_pages - 2,
+					thp_pages - 1 };
+	char line[16];
+
+	snprintf(line, sizeof(line), "%u", values[below(ARRAY_SIZE(values))]);
+	put(THP_DIR "khugepaged/max_ptes_none", line);
+}
+
 static void supervise(double seconds)
 {
 	double start = ds_now(), line = start, check = start;
@@ -1378,11 +1426,9 @@ static void supervise(double seconds)
 			continue;
 		line = ds_now();
 		print_progress(line - start);
-		ds_set_underused(below(2));
+		draw_underused();
 		if (line - check > CHECK_SECONDS) {
-			checkpoint();
-			/* Nobody is paused any more: points come and go under load. */
-			jitter_draw();
+			checkpoint(true);
 			check = ds_now();
 		}
 	}
@@ -1435,7 +1481,7 @@ static void start_all(unsigned int nr_workers)
 	unsigned int i;
 
 	control->nr_workers = nr_workers;
-	control->nr_tasks = nr_workers + NR_STIRRERS + 1;
+	control->nr_tasks = nr_workers + NR_STIRRERS + NR_SCANNERS;
 	for (i = 0; i < control->nr_tasks; i++) {
 		struct task *t = &control->tasks[i];
 
@@ -1553,7 +1599,7 @@ static const char *setup(void)
 
 int main(int argc, char **argv)
 {
-	uint64_t seconds = 0, workers = 5;
+	uint64_t seconds = 0, workers = 4;
 	long splits, deferred;
 	const char *why;
 	double start;
@@ -1576,10 +1622,10 @@ int main(int argc, char **argv)
 		ksft_exit_skip("%s\n", why);
 
 	random_seed(MAX_TASKS);
-	ksft_print_msg("SEED=%llu SECONDS=%llu, %llu workers, %d stirrers, 1 scanner, "
+	ksft_print_msg("SEED=%llu SECONDS=%llu, %llu workers, %d stirrers, %d scanners, "
 		       "%u sizes of THPs\n",
 		       (unsigned long long)seed, (unsigned long long)seconds,
-		       (unsigned long long)workers, NR_STIRRERS, nr_orders);
+		       (unsigned long long)workers, NR_STIRRERS, NR_SCANNERS, nr_orders);
 	if (have_jitter()) {
 		victims_find();
 		print_missing();
@@ -1596,7 +1642,7 @@ int main(int argc, char **argv)
 	start_all(workers);
 	supervise(seconds);
 	if (!failed())
-		checkpoint();
+		checkpoint(false);
 	store(&control->stop, true);
 	if (!failed() && all_quiet(true)) {
 		jitter_off();
