@@ -17,8 +17,9 @@
  * microseconds, with interrupts as the kprobe finds them: off on x86. A point that
  * does not say otherwise has the settings of the moment it is made. The random
  * numbers come from a generator per CPU that seed=, which is also what starts it
- * anew, and the CPU's number determine. "off" removes all points; the settings
- * stay.
+ * anew, and the CPU's number determine. After a hold a point rests, for 16 times
+ * as long: one in a loop does not bring its function to a standstill. "off"
+ * removes all points; the settings stay.
  *
  * It is safe to write and to unload at any moment: removing a kprobe waits for
  * those who are in its handler, which is bounded by max_us. Points in code that
@@ -48,6 +49,7 @@
 
 #define JITTER_MAX_US		1000
 #define JITTER_MAX_POINTS	256
+#define JITTER_REST		16	/* times as long as it held, a point does not hold again */
 #define JITTER_USAGE		"[SYMBOL[+OFFSET]] [one_in=N] [max_us=0..1000] [seed=N], or off"
 
 struct jitter_point {
@@ -55,6 +57,7 @@ struct jitter_point {
 	char symbol[KSYM_NAME_LEN];
 	unsigned int one_in, max_us;
 	atomic_long_t hits, holds;
+	u64 rest_until;
 };
 
 static DEFINE_MUTEX(jitter_mutex);	/* points and settings; no handler changes them */
@@ -98,10 +101,13 @@ static int jitter_pre_handler(struct kprobe *kp, struct pt_regs *regs)
 {
 	struct jitter_point *point = container_of(kp, struct jitter_point, kp);
 	unsigned int us, hold_us;
-	u64 start;
+	u64 start, end;
 
 	atomic_long_inc(&point->hits);
 	if (jitter_random() % point->one_in)
+		return 0;
+	start = local_clock();
+	if (start < READ_ONCE(point->rest_until))
 		return 0;
 	atomic_long_inc(&point->holds);
 	hold_us = jitter_random() % (point->max_us + 1);
@@ -110,12 +116,14 @@ static int jitter_pre_handler(struct kprobe *kp, struct pt_regs *regs)
 	 * Two bounds: udelay() is long under emulation, and the clock might not go
 	 * on while this CPU, which may be the one that keeps it, is held.
 	 */
-	start = local_clock();
 	for (us = 0; us < hold_us && local_clock() - start < hold_us * NSEC_PER_USEC; us++) {
 		cpu_relax();	/* under QEMU's icount: let another CPU run */
 		udelay(1);
 	}
-	atomic_long_add(local_clock() - start, &jitter_held_ns);
+	end = local_clock();
+	atomic_long_add(end - start, &jitter_held_ns);
+	/* In a loop over all pages of a THP it must not take all the time. */
+	WRITE_ONCE(point->rest_until, end + JITTER_REST * (end - start));
 	return 0;
 }
 

@@ -327,18 +327,16 @@ static bool slot_memcg(unsigned int slot, struct ds_memcg *memcg)
 	return true;
 }
 
-static void scan_slots(unsigned long nr)
+static void scan_slot(unsigned int slot, unsigned long nr)
 {
 	struct ds_memcg memcg;
-	unsigned int slot, nid;
+	unsigned int nid;
 
-	for (slot = 0; slot <= NR_SLOTS; slot++) {
-		if (!slot_memcg(slot, &memcg))
-			continue;
-		for (nid = 0; nid < nr_nodes(); nid++)
-			if (!ds_scan(&memcg, nid, nr))
-				done(OP_SCAN);
-	}
+	if (!slot_memcg(slot, &memcg))
+		return;
+	for (nid = 0; nid < nr_nodes(); nid++)
+		if (!ds_scan(&memcg, nid, nr))
+			done(OP_SCAN);
 }
 
 /* -- Workers --------------------------------------------------------------- */
@@ -447,7 +445,7 @@ static void map(unsigned int region)
 	struct range r = { 0, thp_pages };
 	char *addr;
 
-	if (below(8) >= 5) {
+	if (below(8) >= 6) {
 		r.nr = 16 << below(5);
 		r.first = below(thp_pages / r.nr) * r.nr;
 	}
@@ -624,7 +622,7 @@ static void worker_step(struct task *me, enum op op)
 	switch (op) {
 	case OP_MAP:
 		map(region);
-		if (below(2))
+		if (below(4))
 			trim(region, r);
 		break;
 	case OP_UNMAP_PART:
@@ -873,7 +871,7 @@ static void task_main(struct task *me)
 		else if (me->kind == STIRRER)
 			stirrer_step(me, draw(stirrer_mix, ARRAY_SIZE(stirrer_mix)));
 		else
-			scan_slots(1 + below(128));
+			scan_slot(below(NR_SLOTS + 1), 1 + below(128));
 		__atomic_add_fetch(&me->steps, 1, __ATOMIC_RELAXED);
 	}
 	for (region = 0; me->kind == WORKER && region < NR_REGIONS; region++) {
@@ -896,9 +894,9 @@ static struct victim {
 	char symbol[128];
 	unsigned long size;
 } victims[] = {
-	{ "deferred_split_scan", 10, true },
-	{ "deferred_split_isolate", 4, true },
-	{ "deferred_split_requeue", 4, true },
+	{ "deferred_split_scan", 32, true },
+	{ "deferred_split_isolate", 8, true },
+	{ "deferred_split_requeue", 8, true },
 	{ "split_queue_add", 3 },
 	{ "split_queue_del", 3 },
 	{ "deferred_split_folio", 4 },
@@ -1209,7 +1207,8 @@ static void check_scan_splits(void)
 	for (;;) {
 		/* 1: with that, pages in per-CPU batches lose their references. */
 		put("/proc/sys/vm/drop_caches", "1");
-		scan_slots(1000);
+		for (slot = 0; slot <= NR_SLOTS; slot++)
+			scan_slot(slot, 1000);
 		left = 0;
 		if (audit_read("audit") < 0) {
 			left = -1;
@@ -1356,8 +1355,9 @@ static struct {
 /* The memory is mapped and nobody does anything: is all as it should be? */
 static void checkpoint(bool goes_on)
 {
-	long splits;
+	unsigned int slot;
 	struct task *t;
+	long splits;
 
 	store(&control->pause, true);
 	if (!all_quiet(false))
@@ -1374,8 +1374,8 @@ static void checkpoint(bool goes_on)
 	splits = sum_stat("split");
 	if (have_audit && !failed())
 		check_scan_splits();
-	else
-		scan_slots(1000);
+	for (slot = 0; slot <= NR_SLOTS; slot++)
+		scan_slot(slot, 1000);
 	sums.scan_splits += sum_stat("split") - splits;
 	sums.checkpoints++;
 	if (goes_on && !failed())
