@@ -71,7 +71,7 @@
 #define MAX_OFFLINED	8
 
 #define STALL_SECONDS	20
-#define CHECK_SECONDS	10
+#define CHECK_SECONDS	6
 #define SETTLE_SECONDS	10
 
 #define THP_DIR		"/sys/kernel/mm/transparent_hugepage/"
