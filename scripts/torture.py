@@ -22,6 +22,8 @@ from common import die, say
 NAME = "torture"
 # What starting, the last checkpoint and the last counters may take beyond TIME.
 BEYOND = 150
+WORKERS = 4
+PLANTS = ("stall", "taint", "killed", "content", "audit", "stuck", "leak")
 SPLAT_LINES = 60
 
 
@@ -82,9 +84,11 @@ def torture(args, clock=None):
     guest = os.path.join(where, "guest-1")
     limit = args.time + BEYOND
     progress = Progress(guest)
-    boot.boot(built, guest, [(NAME, limit, "/selftests/deferred_split_torture %d %d"
-                              % (args.time, args.seed))], accel, args.smp, args.mem, det=args.det,
-              limit=limit + 60, on_tick=progress)
+    command = "/selftests/deferred_split_torture %d %d" % (args.time, args.seed)
+    if args.plant:
+        command += " %d %s" % (WORKERS, args.plant)
+    boot.boot(built, guest, [(NAME, limit, command)], accel, args.smp, args.mem,
+              det=args.det, limit=limit + 60, on_tick=progress)
     progress(0)
     clock.lap("guest (%s)" % kernel.label)
     rows, pending = judge.judge_run(guest)
@@ -108,6 +112,7 @@ def arguments():
                         help="seconds of torture (TIME, 60)")
     parser.add_argument("--seed", default=env("SEED") or str(secrets.randbelow(2**31)),
                         help="what operations and points are drawn from (SEED, random)")
+    parser.add_argument("--plant", choices=PLANTS, help="plant a fault that must be found")
     return parser
 
 

@@ -3,7 +3,7 @@
  * Torture of the deferred split queue: many tasks do random things to many THPs
  * for a given time.
  *
- *	deferred_split_torture SECONDS SEED [WORKERS]
+ *	deferred_split_torture SECONDS SEED [WORKERS [PLANT]]
  *
  * Workers own memory, each in an mm and a memcg of its own: they map, unmap,
  * free, write, move, lock, fork, swap and collapse pieces of it, change and
@@ -36,6 +36,10 @@
  * underused THP whose split failed for a short-lived reference is forgotten
  * (the same); before 7.x nobody scans the queue of a memcg that is offline (its
  * entries are audited, and must be gone when all is unmapped).
+ *
+ * PLANT is one of these words in small letters: a fault of that kind is planted
+ * after 3 s, to see that it is found. "stuck" needs the splitq module, and so does
+ * "audit".
  *
  * Exit status: of kselftest, with the result in TAP. VACUOUS, a skip, if
  * something that it is about did not happen at all.
@@ -152,6 +156,8 @@ static struct control {
 	long offlined;
 	int failed;
 	char failure[256];
+	const char *plant;
+	bool planted;			/* now: it is to be done */
 } *control;
 
 static uint64_t seed;
@@ -351,6 +357,7 @@ static void scan_slot(unsigned int slot, unsigned long nr)
 
 static uint32_t *want;
 static unsigned int my_slot;
+static bool settled;		/* something planted must stay where it is */
 
 static uint32_t *region_want(unsigned int region)
 {
@@ -616,6 +623,8 @@ static void worker_step(struct task *me, enum op op)
 	void *addr = region_page(region, r.first);
 	size_t len = r.nr * page_size;
 
+	if (settled && (op == OP_REHOME || op == OP_RESPAWN))
+		op = OP_VERIFY;
 	if (!anything_mapped(region))
 		op = OP_MAP;
 	me->op = op;
@@ -820,6 +829,62 @@ static void stirrer_step(struct task *me, enum op op)
 	}
 }
 
+/* -- Planted faults -------------------------------------------------------- */
+
+/* Partially mapped, and with a reference that no split can take. */
+static void plant_stuck(void)
+{
+	struct iovec iov;
+	char *thp = ds_map_thp();
+	int fds[2];
+
+	if (!thp || pipe(fds))
+		return;
+	iov = (struct iovec){ thp, page_size };
+	settled = true;
+	if (vmsplice(fds[1], &iov, 1, 0) > 0)
+		madvise(thp + thp_size / 2, thp_size / 2, MADV_DONTNEED);
+}
+
+/* By the first worker, once. */
+static void plant_in_worker(const char *plant)
+{
+	if (!strcmp(plant, "stall"))
+		for (;;)
+			pause();
+	if (!strcmp(plant, "killed"))
+		raise(SIGKILL);
+	if (!strcmp(plant, "stuck"))
+		plant_stuck();
+	if (!strcmp(plant, "content")) {
+		unmap(0, 0, 2 * thp_pages);
+		map(0);
+		set_want(0, 0, thp_pages, 12345);
+		verify(0, (struct range){ 0, thp_pages }, 1);
+	}
+}
+
+/* By somebody who is none of the tasks, and stays. */
+static void plant_beside(const char *plant)
+{
+	char *thp;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (!strcmp(plant, "taint"))
+		put("/proc/sys/kernel/tainted", "64");
+	if (!strcmp(plant, "leak")) {
+		thp = ds_map_thp();
+		/* Nothing of it is zero, so no scan splits it; nor is it reclaimed. */
+		if (thp && !mlock(thp, thp_size))
+			memset(thp, 1, thp_size);
+	}
+	/* One read sees it: plant it again and again. */
+	while (!strcmp(plant, "audit") && !put(DS_SPLITQ "audit_plant", "count"))
+		usleep(1000);
+	for (;;)
+		pause();
+}
+
 /* -- What a task does ------------------------------------------------------ */
 
 static enum op draw(const struct mix *mix, size_t nr)
@@ -866,6 +931,10 @@ static void task_main(struct task *me)
 			continue;
 		}
 		store(&me->paused, false);
+		if (!me->number && load(&control->planted)) {
+			store(&control->planted, false);
+			plant_in_worker(control->plant);
+		}
 		if (me->kind == WORKER)
 			worker_step(me, draw(worker_mix, ARRAY_SIZE(worker_mix)));
 		else if (me->kind == STIRRER)
@@ -1414,6 +1483,7 @@ static void draw_underused(void)
 static void supervise(double seconds)
 {
 	double start = ds_now(), line = start, check = start;
+	bool planted = !control->plant;
 	unsigned long tainted = taint();
 
 	while (!failed() && ds_now() - start < seconds) {
@@ -1427,6 +1497,13 @@ static void supervise(double seconds)
 		line = ds_now();
 		print_progress(line - start);
 		draw_underused();
+		if (!planted && line - start > 3) {
+			planted = true;
+			store(&control->planted, true);
+			fflush(stdout);
+			if (!fork())
+				plant_beside(control->plant);
+		}
 		if (line - check > CHECK_SECONDS) {
 			checkpoint(true);
 			check = ds_now();
@@ -1541,6 +1618,19 @@ static const char *vacuous(long splits, long deferred)
 	return NULL;
 }
 
+static bool is_plant(const char *word)
+{
+	static const char * const plants[] = {
+		"stall", "taint", "killed", "content", "audit", "stuck", "leak",
+	};
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(plants); i++)
+		if (!strcmp(word, plants[i]))
+			return true;
+	return false;
+}
+
 static bool parse(const char *text, uint64_t *value)
 {
 	char *end;
@@ -1606,13 +1696,14 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc > 1 && !strcmp(argv[1], "-h")) {
-		printf("arguments: SECONDS SEED [WORKERS]\n");
+		printf("arguments: SECONDS SEED [WORKERS [PLANT]]\n");
 		return 0;
 	}
 	if (argc < 3 || !parse(argv[1], &seconds) || !seconds || !parse(argv[2], &seed) ||
-	    (argc > 3 && (!parse(argv[3], &workers) || !workers || workers > MAX_WORKERS))) {
-		printf("arguments: SECONDS SEED [WORKERS], numbers; at most %d workers\n",
-		       MAX_WORKERS);
+	    (argc > 3 && (!parse(argv[3], &workers) || !workers || workers > MAX_WORKERS)) ||
+	    (argc > 4 && !is_plant(argv[4]))) {
+		printf("arguments: SECONDS SEED [WORKERS [PLANT]]; at most %d workers\n"
+		       "PLANT: stall taint killed content audit stuck leak\n", MAX_WORKERS);
 		return 2;
 	}
 	ksft_print_header();
@@ -1621,6 +1712,7 @@ int main(int argc, char **argv)
 	if (why)
 		ksft_exit_skip("%s\n", why);
 
+	control->plant = argc > 4 ? argv[4] : NULL;
 	random_seed(MAX_TASKS);
 	ksft_print_msg("SEED=%llu SECONDS=%llu, %llu workers, %d stirrers, %d scanners, "
 		       "%u sizes of THPs\n",
