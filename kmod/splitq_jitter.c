@@ -25,10 +25,10 @@
  * those who are in its handler, which is bounded by max_us. Points in code that
  * runs often slow the machine down, as every kprobe does.
  *
- * Errors: -EINVAL for what cannot be read, or a place that cannot be probed;
- * -EEXIST for a point that is there already; -ENOSPC for too many (the log says
- * what is wrong); -ENOENT for a symbol that the kernel does not have; -EILSEQ
- * for an offset that is not the start of an instruction.
+ * Errors: -EINVAL for what cannot be read, or a place that cannot be probed, and
+ * -ENOSPC for too many points (the log says what is wrong); -ENOENT for a symbol
+ * that the kernel does not have; -EILSEQ for an offset that is not the start of an
+ * instruction; -EEXIST for a point that is there already.
  */
 #include <linux/atomic.h>
 #include <linux/debugfs.h>
@@ -200,7 +200,7 @@ static int jitter_register(struct jitter_point *point)
 	kp->post_handler = jitter_post_handler;
 	err = register_kprobe(kp);
 	if (err) {
-		/* These two are answers: whoever looks for points tries many. */
+		/* Those two are answers: whoever looks for points tries many. */
 		if (err != -ENOENT && err != -EILSEQ)
 			pr_err("jitter: %s+0x%x cannot be probed (%d)\n", point->symbol,
 			       kp->offset, err);
@@ -212,10 +212,8 @@ static int jitter_register(struct jitter_point *point)
 		err = -EINVAL;
 	}
 	for (i = 0; !err && i < jitter_nr_points; i++)
-		if (jitter_points[i]->addr == kp->addr) {
-			pr_err("jitter: %s+0x%x is a point already\n", point->symbol, kp->offset);
+		if (jitter_points[i]->addr == kp->addr)
 			err = -EEXIST;
-		}
 	if (err)
 		unregister_kprobe(kp);
 	return err;

@@ -206,6 +206,28 @@ def explorer_is_right():
     return bad
 
 
+def torture_finds_what_is_planted():
+    """Each kind of fault that torture looks for, put there, turns it red for that."""
+    import torture
+    bad = []
+    for plant in torture.PLANTS:
+        (row, *_), where = torture.torture(arguments(smp=4, time=8, seed=5, plant=plant),
+                                          show=False)
+        say("       %s: %s" % (plant, row["detail"]))
+        if row["verdict"] != judge.FAIL or plant.upper() + ": " not in row["detail"]:
+            bad.append("%s: %s %s (%s)" % (plant, row["verdict"], row["detail"], where))
+    return bad
+
+
+def torture_of_the_series(seconds=60):
+    import torture
+    rows, where = torture.torture(arguments(smp=4, time=seconds, plant=None,
+                                            seed=int.from_bytes(os.urandom(4), "big")),
+                                  show=False)
+    say(judge.table(rows))
+    return [] if judge.good(rows) else ["not green: %s" % where]
+
+
 def migration_keeps_its_place():
     """B28 and B29 at migrate_folio_move(): found on stock, gone with the series.
 
@@ -342,6 +364,8 @@ def verb():
     check("the explorer finds what it must", explorer_is_right)
     check("schedules replay to the byte", schedules_replay)
     check("migration keeps its place on the queue", migration_keeps_its_place)
+    check("torture finds what is planted", torture_finds_what_is_planted)
+    check("torture of the series", torture_of_the_series)
     for name in sorted(os.listdir(os.path.join(TOP, "patches/mutants/6.12"))):
         check("mutant %s is caught" % name.split("-")[0],
               lambda: mutant_is_caught(name.split("-")[0]))

@@ -1047,6 +1047,17 @@ static int jitter_point(const struct victim *v, unsigned long offset)
 	return put(JITTER, line);
 }
 
+/* At the next start of an instruction: none is longer than 15 bytes. */
+static bool jitter_point_near(const struct victim *v, unsigned long offset)
+{
+	unsigned long end = offset + 16;
+	int err = -EILSEQ;
+
+	while (err == -EILSEQ && offset < end && offset < v->size)
+		err = jitter_point(v, offset++);
+	return !err;
+}
+
 /* What the points that are there now have counted. */
 static void jitter_collect(void)
 {
@@ -1093,15 +1104,8 @@ static void jitter_draw(void)
 		if (!v->size)
 			continue;
 		jitter.points += !jitter_point(v, 0);
-		for (i = 0; i < v->inside; i++) {
-			unsigned long offset = below(v->size), end = offset + 16;
-
-			/* To the start of an instruction: none is longer than 15. */
-			while (offset < end && offset < v->size &&
-			       jitter_point(v, offset) == -EILSEQ)
-				offset++;
-			jitter.points += offset < end && offset < v->size;
-		}
+		for (i = 0; i < v->inside; i++)
+			jitter.points += jitter_point_near(v, below(v->size));
 	}
 }
 
