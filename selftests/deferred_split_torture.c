@@ -962,6 +962,7 @@ static struct victim {
 	bool hold_often;	/* the scanner's own: it comes by seldom */
 	char symbol[128];
 	unsigned long size;
+	bool *hot;		/* by offset: in a loop, as a round has shown */
 } victims[] = {
 	{ "deferred_split_scan", 32, true },
 	{ "deferred_split_isolate", 8, true },
@@ -996,8 +997,13 @@ static struct victim {
 
 #define JITTER DS_SPLITQ "jitter"
 
+/* Hits a second that make a point hot, and how much around it is so as well. */
+#define HOT_HITS	300
+#define HOT_BYTES	16
+
 static struct {
-	long points, hits, holds;
+	long points, hits, holds, rounds;
+	double drawn_at;
 } jitter;
 
 static bool have_jitter(void)
@@ -1017,7 +1023,8 @@ static void victims_find(void)
 		if (sscanf(line, "%lx %c %127s", &addr, &type, symbol) != 3)
 			continue;
 		if (last && addr != start) {
-			last->size = addr - start;
+			last->hot = calloc(addr - start, sizeof(*last->hot));
+			last->size = last->hot ? addr - start : 0;
 			last = NULL;
 		}
 		if (!addr || strchr(line, '[') || (type != 't' && type != 'T') ||
@@ -1031,6 +1038,7 @@ static void victims_find(void)
 				snprintf(v->symbol, sizeof(v->symbol), "%s", symbol);
 				start = addr;
 				last = v;
+				break;
 			}
 		}
 	}
@@ -1053,23 +1061,47 @@ static bool jitter_point_near(const struct victim *v, unsigned long offset)
 	unsigned long end = offset + 16;
 	int err = -EILSEQ;
 
-	while (err == -EILSEQ && offset < end && offset < v->size)
-		err = jitter_point(v, offset++);
+	for (; err == -EILSEQ && offset < end && offset < v->size; offset++)
+		if (!v->hot[offset])
+			err = jitter_point(v, offset);
 	return !err;
 }
 
-/* What the points that are there now have counted. */
+static void jitter_hot(const char *symbol, unsigned long offset)
+{
+	struct victim *v;
+	unsigned long o;
+
+	for (v = victims; v < victims + ARRAY_SIZE(victims); v++) {
+		if (!v->size || strcmp(v->symbol, symbol))
+			continue;
+		o = offset > HOT_BYTES ? offset - HOT_BYTES : 0;
+		for (; o < offset + HOT_BYTES && o < v->size; o++)
+			v->hot[o] = true;
+	}
+}
+
+/*
+ * What the points that are there now have counted. One that is hit for each page
+ * of a THP takes more time than it is worth: not there again.
+ */
 static void jitter_collect(void)
 {
-	long hits, holds;
-	char line[256];
+	double seconds = ds_now() - jitter.drawn_at;
+	char line[256], symbol[128];
 	FILE *f = fopen(JITTER, "re");
+	unsigned long offset;
+	long hits, holds;
 
-	if (f && fgets(line, sizeof(line), f) &&
-	    sscanf(line, "all seed=%*s one_in=%*s max_us=%*s points=%*s hits=%ld holds=%ld",
-		   &hits, &holds) == 2) {
-		jitter.hits += hits;
-		jitter.holds += holds;
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "all seed=%*s one_in=%*s max_us=%*s points=%*s hits=%ld holds=%ld",
+			   &hits, &holds) == 2) {
+			jitter.hits += hits;
+			jitter.holds += holds;
+		} else if (sscanf(line, "%127[^+]+%lx one_in=%*s max_us=%*s hits=%ld", symbol,
+				  &offset, &hits) == 3 && hits > HOT_HITS * seconds) {
+			jitter_hot(symbol, offset);
+		}
 	}
 	if (f)
 		fclose(f);
@@ -1097,13 +1129,15 @@ static void jitter_draw(void)
 	if (!have_jitter())
 		return;
 	jitter_off();
+	jitter.rounds++;
+	jitter.drawn_at = ds_now();
 	snprintf(line, sizeof(line), "seed=%u one_in=%u max_us=%u", below(1U << 31),
 		 settings[s].one_in, settings[s].max_us);
 	put(JITTER, line);
 	for (v = victims; v < victims + ARRAY_SIZE(victims); v++) {
 		if (!v->size)
 			continue;
-		jitter.points += !jitter_point(v, 0);
+		jitter.points += jitter_point_near(v, 0);
 		for (i = 0; i < v->inside; i++)
 			jitter.points += jitter_point_near(v, below(v->size));
 	}
@@ -1425,11 +1459,31 @@ static struct {
 	long checkpoints, scan_splits, queued, partially_mapped;
 } sums;
 
+static void go_on(void)
+{
+	struct task *t;
+
+	for (t = control->tasks; t < control->tasks + control->nr_tasks; t++) {
+		store(&t->paused, false);
+		t->seen_at = ds_now();
+	}
+	store(&control->pause, false);
+}
+
+/* While nobody runs: points that are made under load take ten times as long. */
+static void redraw_jitter(void)
+{
+	store(&control->pause, true);
+	if (!all_quiet(false))
+		return;
+	jitter_draw();
+	go_on();
+}
+
 /* The memory is mapped and nobody does anything: is all as it should be? */
 static void checkpoint(bool goes_on)
 {
 	unsigned int slot;
-	struct task *t;
 	long splits;
 
 	store(&control->pause, true);
@@ -1453,11 +1507,7 @@ static void checkpoint(bool goes_on)
 	sums.checkpoints++;
 	if (goes_on && !failed())
 		jitter_draw();
-	for (t = control->tasks; t < control->tasks + control->nr_tasks; t++) {
-		store(&t->paused, false);
-		t->seen_at = ds_now();
-	}
-	store(&control->pause, false);
+	go_on();
 }
 
 static void print_progress(double seconds)
@@ -1501,6 +1551,9 @@ static void supervise(double seconds)
 		line = ds_now();
 		print_progress(line - start);
 		draw_underused();
+		/* The first ones teach what is hot. */
+		if (have_jitter() && jitter.rounds < 3)
+			redraw_jitter();
 		if (!planted && line - start > 3) {
 			planted = true;
 			store(&control->planted, true);
