@@ -359,6 +359,10 @@ static uint32_t *want;
 static unsigned int my_slot;
 static bool settled;		/* something planted must stay where it is */
 
+struct range {
+	unsigned int first, nr;
+};
+
 static uint32_t *region_want(unsigned int region)
 {
 	return want + region * 2 * thp_pages;
@@ -376,6 +380,14 @@ static void set_want(unsigned int region, unsigned int first, unsigned int nr, u
 	for (; nr; nr--, w++)
 		if (*w != NOT_MAPPED || value == NOT_MAPPED)
 			*w = value;
+}
+
+static void maybe_zero(unsigned int region, struct range r)
+{
+	unsigned int page;
+
+	for (page = r.first; page < r.first + r.nr; page++)
+		region_want(region)[page] |= MAYBE_ZERO;
 }
 
 static bool all_mapped(unsigned int region, unsigned int first, unsigned int nr)
@@ -397,10 +409,6 @@ static void unmap(unsigned int region, unsigned int first, unsigned int nr)
 		_exit(1);
 	set_want(region, first, nr, NOT_MAPPED);
 }
-
-struct range {
-	unsigned int first, nr;
-};
 
 /* A part of a THP: halves, single pages at its ends, anything. */
 static struct range draw_range(void)
@@ -541,11 +549,13 @@ static void fork_and_cow(unsigned int region, struct range r)
 
 static void lock_part(void *addr, size_t len)
 {
-	if (mlock(addr, len))
-		return;
+	/* Locked it is also when it could not fault all of it in: PROT_NONE. */
+	bool whole = !mlock(addr, len);
+
 	usleep(below(2000));
 	munlock(addr, len);
-	done(OP_MLOCK);
+	if (whole)
+		done(OP_MLOCK);
 }
 
 static void protect_part(unsigned int region, struct range r)
@@ -639,19 +649,17 @@ static void worker_step(struct task *me, enum op op)
 		done(op);
 		break;
 	case OP_DONTNEED:
+		/* One that fails may have done a part of it. */
+		maybe_zero(region, r);
 		if (!madvise(addr, len, MADV_DONTNEED)) {
 			set_want(region, r.first, r.nr, 0);
 			done(op);
 		}
 		break;
 	case OP_FREE:
-		if (!madvise(addr, len, MADV_FREE)) {
-			unsigned int page;
-
-			for (page = r.first; page < r.first + r.nr; page++)
-				region_want(region)[page] |= MAYBE_ZERO;
+		maybe_zero(region, r);
+		if (!madvise(addr, len, MADV_FREE))
 			done(op);
-		}
 		break;
 	case OP_WRITE:
 		write_range(region, r, 8 + below(64), below(4) == 0);
