@@ -5,11 +5,11 @@
 BASE ?= 6.12
 SERIES ?= 1
 DEBUG ?= lockdep,list,vm
-export BASE ARCH SERIES DEBUG MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE SCHEDULE RUN SPLITQ_CACHE
+export BASE ARCH SERIES DEBUG MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE PAIRS SCHEDULE TIME SEED RUN SPLITQ_CACHE
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare explore replay check setup setup-check fetch prepare configure build shell kunit \
-	series judge
+.PHONY: help run compare explore replay torture check setup setup-check fetch prepare configure \
+	build shell kunit series judge
 
 help:
 	@scripts/help.sh
@@ -27,6 +27,8 @@ explore: setup
 	@scripts/explore.py --replay ""
 replay: setup
 	@scripts/explore.py $(if $(SCHEDULE),,--replay none)
+torture: setup
+	@scripts/torture.py
 check: setup-check
 	@scripts/check.py
 fetch: setup

@@ -13,4 +13,7 @@ const char *splitq_list_state(struct folio *folio);
 
 void splitq_audit_init(struct dentry *dir);
 
+void splitq_jitter_init(struct dentry *dir);
+void splitq_jitter_exit(void);
+
 #endif

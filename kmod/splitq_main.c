@@ -15,6 +15,7 @@
  *	splitq/audit	walk all queues under their locks: is all as it should be?
  *	splitq/audit_marked	walk all memory for folios marked partially mapped
  *	splitq/audit_plant	make the next audit see a fault that is not there
+ *	splitq/jitter	hold whoever comes by one of many points, at random
  *
  * Loading the module and reading its files changes nothing. A pause point holds
  * a CPU with interrupts off for a bounded time; on a kernel with the bugs that
@@ -53,6 +54,7 @@ static int __init splitq_init(void)
 	splitq_pause_init(splitq_dir);
 	splitq_folio_init(splitq_dir);
 	splitq_audit_init(splitq_dir);
+	splitq_jitter_init(splitq_dir);
 	return 0;
 }
 
@@ -62,6 +64,7 @@ static void __exit splitq_exit(void)
 	debugfs_remove(splitq_dir);
 	/* ... and whoever is held now is released. */
 	splitq_pause_exit();
+	splitq_jitter_exit();
 }
 
 module_init(splitq_init);

@@ -204,6 +204,30 @@ STOCK_FINDS = (
 PLANTED = ("AUDIT", "STUCK", "LEAK", "NOEFFECT", "HANG")
 
 
+def torture_finds_what_is_planted():
+    """Each kind of fault that torture looks for, put there, turns it red for that."""
+    import torture
+    bad = []
+    for plant in torture.PLANTS:
+        (row, *_), where = torture.torture(arguments(smp=4, time=8, seed=5, plant=plant),
+                                          show=False)
+        say("       %s: %s" % (plant, row["detail"]))
+        # Taint the judge sees by itself, and says so first.
+        wanted = "tainted (user)" if plant == "taint" else plant.upper() + ": "
+        if row["verdict"] != judge.FAIL or wanted not in row["detail"]:
+            bad.append("%s: %s %s (%s)" % (plant, row["verdict"], row["detail"], where))
+    return bad
+
+
+def torture_of_the_series(seconds=60):
+    import torture
+    rows, where = torture.torture(arguments(smp=4, time=seconds, plant=None,
+                                            seed=int.from_bytes(os.urandom(4), "big")),
+                                  show=False)
+    say(judge.table(rows))
+    return [] if judge.good(rows) else ["not green: %s" % where]
+
+
 def explorer_finds():
     """The bugs of stock are found, each at its place, and none of them with the series.
 
@@ -349,6 +373,8 @@ def verb():
     check("the explorer finds what it must, and replays it", explorer_finds)
     check("the explorer's oracles can fail", explorer_can_fail)
     check("two preemptions", two_preemptions_work)
+    check("torture finds what is planted", torture_finds_what_is_planted)
+    check("torture of the series", torture_of_the_series)
     for name in sorted(os.listdir(os.path.join(TOP, "patches/mutants/6.12"))):
         check("mutant %s is caught" % name.split("-")[0],
               lambda: mutant_is_caught(name.split("-")[0]))

@@ -11,6 +11,7 @@ verb         what it does
   check      the project's own tests, ends with 'N passed, N failed'
   explore    hold one CPU at every instruction, run an operation on another
   replay     one schedule of make explore alone, ten times (SCHEDULE)
+  torture    random operations by many tasks for a while (TIME, SEED)
   shell      an interactive guest (DET=1, GDB=1)
   kunit      the KUnit suite by the kernel's own kunit.py
   series     write the complete series, tests included, as git format-patch does
@@ -36,8 +37,12 @@ variable     default              meaning
   GDB        0                    1: make shell waits for a debugger
   VICTIM     all                  make explore: functions to hold
   OP         all                  make explore: operations to run meanwhile
-  STATE      all                  make explore: queued underused partial
+  STATE      all                  make explore: queued underused partial, +root +pinned
+                                  +locked +64k behind it
+  PAIRS      0                    1: make explore with two preemptions
   SCHEDULE   -                    make replay: a schedule as make explore prints it
+  TIME       60                   make torture: seconds; PAIRS=1: of each combination
+  SEED       random               make torture: what is drawn, printed at the start
   RUN        -                    make judge: a guest's run directory
   JOBS       all CPUs             jobs of a kernel build
   OUT        series-BASE          where make series writes

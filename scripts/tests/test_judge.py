@@ -162,6 +162,14 @@ class JudgeTest(unittest.TestCase):
         case.end = "exit=1 secs=1.00 tainted=0"
         self.expect(case, judge.FAIL, "not ok: a.t")
 
+    def test_what_torture_says_is_the_detail(self):
+        for said in ("STALL: task 0 (map) made no step for 20 s", "LEAK: all is unmapped, and x",
+                     "CONTENT: page 0x1 is 0x0", "KILLED: task 1", "TAINT: 0x40", "STUCK: 1 THP",
+                     "AUDIT: audit: wrong queue memcg=1 nid=- : the count is 1"):
+            with self.subTest(said):
+                line = "# torture: FAILURE seed=1 seconds=4 ops=3 map=1 : " + said
+                self.assertEqual(judge.complaints(["TAP version 13", line]), said)
+
     def test_failure_with_exit_status_0(self):
         self.expect(Case(out=["1..1", "not ok 1 a.t"]), judge.FAIL)
 

@@ -295,6 +295,39 @@ class Explore(Sandbox):
         self.assertEqual(c.verdict, judge.FAIL)
 
 
+class Torture(Sandbox):
+    def verb(self, **env):
+        """torture.py until it needs a kernel: an unknown base ends it before that."""
+        got = subprocess.run([os.path.join(SCRIPTS, "torture.py"), "--base", "5.4"],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                             env=dict(os.environ, **env))
+        self.assertEqual((got.returncode, got.stdout), (2, ""))
+        self.assertEqual(len(got.stderr.strip().split("\n")), 1, got.stderr)
+        return got.stderr
+
+    def test_bad_values_name_the_variable(self):
+        for name, value, least in (("TIME", "abc", "1"), ("TIME", "0", "1"), ("TIME", "1.5", "1"),
+                                   ("SEED", "xyz", "0"), ("SEED", "-1", "0"),
+                                   ("SEED", str(2**63), "0")):
+            with self.subTest(name + "=" + value):
+                said = self.verb(**{name: value})
+                self.assertIn("%s=%s - give a whole number from %s on" % (name, value, least), said)
+
+    def test_good_values_are_taken(self):
+        for env in ({"TIME": "5", "SEED": "0"}, {"TIME": "0x10"}, {"TIME": "", "SEED": ""}):
+            with self.subTest(env):
+                self.assertIn("unknown base '5.4'", self.verb(**env))
+
+    def test_the_command_to_repeat_it(self):
+        import torture
+        args = types.SimpleNamespace(seed=7, time=30, series="1", smp=4, mem=1024, tests="",
+                                     det=False)
+        said = torture.again(self.kernel(series="1", mutant="B22"), args)
+        self.assertTrue(said.startswith("make torture SEED=7 TIME=30 BASE=6.12 "), said)
+        for word in ("MUTANT=B22", "SMP=4", "SERIES=1"):
+            self.assertIn(word, said)
+
+
 class Fetch(Sandbox):
     """The real flow, with a package of our own and stubs for apt."""
 
