@@ -288,9 +288,9 @@ static int owner_verify(const struct ds_subject *s, size_t page)
 	return 0;
 }
 
-static char *owner_map(size_t size, bool fill)
+static char *owner_map(const struct ds_subject *s, size_t page)
 {
-	size_t room = ds_thp_size();
+	size_t size = s->size, room = ds_thp_size();
 	char *thp;
 
 	if (room < size)
@@ -304,8 +304,10 @@ static char *owner_map(size_t size, bool fill)
 		return NULL;
 	/* All of it zero: with max_ptes_none 0 that makes it underused. */
 	thp[0] = 0;
-	if (fill)
-		owner_fill(thp, size, sysconf(_SC_PAGESIZE));
+	if (s->fill)
+		owner_fill(thp, size, page);
+	if (s->partial && madvise(thp + size - page, page, MADV_DONTNEED))
+		return NULL;
 	return thp;
 }
 
@@ -324,21 +326,14 @@ static void actor_loop(int in, int out, const struct ds_memcg *memcg)
 		memset(&a, 0, sizeof(a));
 		switch (o.what) {
 		case DS_DO_MAP:
-			a.thp = owner_map(s->size, s->fill);
-			break;
-		case DS_DO_SPOIL:
-			a.result = madvise(s->thp + s->size - page, page, MADV_DONTNEED) ? -errno :
-				   0;
+			a.thp = owner_map(s, page);
 			break;
 		case DS_DO_ACTION:
 			a.result = ds_actions[o.action].run(s);
 			break;
-		case DS_DO_VERIFY:
-			a.result = owner_verify(s, page);
-			break;
 		case DS_DO_UNMAP:
-			a.result = munmap(reserved, 3 * (ds_thp_size() > s->size ? ds_thp_size() :
-							 s->size)) ? -errno : 0;
+			a.result = owner_verify(s, page);
+			munmap(reserved, 3 * (ds_thp_size() > s->size ? ds_thp_size() : s->size));
 			break;
 		}
 		if (write(out, &a, sizeof(a)) != sizeof(a))

@@ -16,6 +16,7 @@ struct ds_subject {
 	size_t size;
 	int nid;
 	bool fill;			/* something else than zeroes in every page */
+	bool partial;			/* its last page is to be unmapped at once */
 	struct ds_memcg memcg;
 	struct ds_memcg other;		/* where its charge may be moved to */
 };
@@ -81,10 +82,8 @@ enum ds_cpu { DS_CPU_OP, DS_CPU_VICTIM, DS_CPU_DRIVER, DS_CPU_OWNER, DS_NR_CPUS 
 
 enum ds_order {
 	DS_DO_MAP,			/* a folio, at fault */
-	DS_DO_SPOIL,			/* unmap its last page */
 	DS_DO_ACTION,
-	DS_DO_VERIFY,			/* -EIO: a page has not what was written to it */
-	DS_DO_UNMAP,			/* whatever is left */
+	DS_DO_UNMAP,			/* whatever is left; -EIO: not what was written there */
 };
 
 struct ds_answer {

@@ -210,6 +210,7 @@ static bool round_begin(struct explorer *x, struct round *r)
 	memset(r, 0, sizeof(*r));
 	r->keep = -1;
 	s->fill = !x->underused;
+	s->partial = x->partial;
 	ds_actor_send(&x->owner, DS_DO_MAP, NULL, DS_CPU_OWNER, s);
 	s->thp = answer_of(x, &x->owner).thp;
 	if (!s->thp || ds_folio(s->owner, s->thp, &r->before) ||
@@ -220,11 +221,6 @@ static bool round_begin(struct explorer *x, struct round *r)
 		cannot("no THP is to be had");
 	}
 	s->nid = r->before.nid;
-	if (x->partial) {
-		ds_actor_send(&x->owner, DS_DO_SPOIL, NULL, DS_CPU_OWNER, s);
-		answer_of(x, &x->owner);
-		ds_folio(s->owner, s->thp, &r->before);
-	}
 	if (strcmp(r->before.list, "linked"))
 		cannot("the folio is not queued in this state");
 	if (x->pinned || x->locked) {
@@ -311,13 +307,6 @@ static bool had_effect(struct explorer *x, const struct ds_action *action, struc
 	return false;
 }
 
-/* Has the owner in its memory what it wrote there? */
-static bool content_is_right(struct explorer *x)
-{
-	ds_actor_send(&x->owner, DS_DO_VERIFY, NULL, DS_CPU_OWNER, &x->subject);
-	return !answer_of(x, &x->owner).result;
-}
-
 /* What is wrong, when both are through; NULL if nothing is. */
 static const char *judge(struct explorer *x, struct round *r)
 {
@@ -343,8 +332,6 @@ static const char *judge(struct explorer *x, struct round *r)
 		return "NOEFFECT";
 	if (offline && !r->op.result && !access(s->memcg.dir, F_OK))
 		return "NOEFFECT";
-	if (!(left & DS_NOTHING) && !content_is_right(x))
-		return "CONTENT";
 	if (err)
 		return NULL;		/* unmapped or swapped out: the counters will tell */
 
@@ -428,7 +415,8 @@ static void round_end(struct explorer *x, struct round *r)
 	if (!x->victim->ends_owner && !(r->op_ran && x->op->ends_owner)) {
 		if (!x->plant || strcmp(x->plant, "LEAK")) {
 			ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, DS_CPU_OWNER, s);
-			answer_of(x, &x->owner);
+			if (answer_of(x, &x->owner).result && !r->wrong)
+				r->wrong = "CONTENT";
 		}
 	} else {
 		ds_actor_stop(&x->owner);
