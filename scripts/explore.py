@@ -30,6 +30,9 @@ VICTIMS = {
     "__folio_unqueue_deferred_split": ("munmap-all", ("queued", "partial")),
     "split_huge_page_to_list_to_order": ("scan", ("underused", "partial")),
     "migrate_folio_move": ("migrate", ("queued", "underused", "partial")),
+    # The compiler may have put it here.
+    "migrate_pages_batch": ("migrate", ("queued", "underused", "partial")),
+    "remove_migration_ptes": ("migrate", ("queued", "underused")),
     "__folio_migrate_mapping": ("migrate", ("queued", "underused")),
     "__remove_mapping": ("pageout", ("queued",)),
 }
