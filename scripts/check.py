@@ -212,8 +212,8 @@ def migration_keeps_its_place():
     bad = []
     for label, wanted in (("0", True), ("1", False)):
         found = {}
-        # With the series the compiler may inline the first of these.
-        for victim in ("migrate_folio_move",) + (() if wanted else ("remove_migration_ptes",)):
+        # With the series the compiler may put the first of these into the second.
+        for victim in ("migrate_folio_move",) + (() if wanted else ("migrate_pages_batch",)):
             chosen = [(victim, "migrate", op, state)
                       for op, state in (("munmap-half", "queued"), ("scan", "underused"))]
             explored, built, _ = explore.explore(arguments(series=label), chosen)
