@@ -333,16 +333,17 @@ static void a_locked_underused_folio_is_put_back(struct kunit *test)
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 }
 
-static void an_underused_folio_that_does_not_split_is_dropped(struct kunit *test)
+static void an_underused_folio_that_does_not_split_is_put_back(struct kunit *test)
 {
 	struct folio *folio = new_folio(test, PMD_ORDER);
 
 	khugepaged_max_ptes_none = 0;
 	deferred_split_folio(folio, false);
 	queue_scan(test->priv, 1);
-	KUNIT_EXPECT_TRUE(test, list_empty(&folio->_deferred_list));
+	KUNIT_EXPECT_FALSE(test, list_empty(&folio->_deferred_list));
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
-	EXPECT_QUEUED(test, 0);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
 }
 
 static void a_scan_takes_no_more_than_it_is_asked_to(struct kunit *test)
@@ -672,6 +673,136 @@ static void a_held_folio_unmapped_meanwhile_is_split(struct kunit *test)
 	zap_unlocked(&thp, zap_rest);
 }
 
+static void an_underused_thp_is_put_back_while_referenced(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped_thp thp;
+
+	khugepaged_max_ptes_none = 0;
+	map_thp(test, &thp);
+	/* The reference of map_thp() might as well be one of a migration's end. */
+	KUNIT_EXPECT_EQ(test, queue_scan(ctx, ctx->queued + 1), 0UL);
+	KUNIT_EXPECT_EQ(test, folio_order(thp.folio), (unsigned int)PMD_ORDER);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+
+	folio_put(thp.folio);
+	KUNIT_EXPECT_EQ(test, queue_scan(ctx, ctx->queued + 1), 1UL);
+	EXPECT_QUEUED(test, 0);
+	zap_unlocked(&thp, zap_rest);
+}
+
+static void an_underused_thp_is_dropped_while_pinned(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped_thp thp;
+	struct page *page;
+
+	khugepaged_max_ptes_none = 0;
+	map_thp(test, &thp);
+	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(thp.addr, 1, FOLL_WRITE, &page), 1);
+	queue_scan(ctx, ctx->queued + 1);
+	KUNIT_EXPECT_EQ(test, folio_order(thp.folio), (unsigned int)PMD_ORDER);
+	EXPECT_QUEUED(test, 0);
+	unpin_user_page(page);
+	folio_put(thp.folio);
+	zap_unlocked(&thp, zap_rest);
+}
+
+static void an_underused_thp_is_not_split_while_mlocked(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped_thp thp;
+
+	khugepaged_max_ptes_none = 0;
+	map_thp(test, &thp);
+	/* As mlock() does, which a kernel thread cannot call. */
+	folio_set_mlocked(thp.folio);
+	folio_put(thp.folio);
+	KUNIT_EXPECT_EQ(test, queue_scan(ctx, ctx->queued + 1), ctx->queued ? 0UL : SHRINK_STOP);
+	KUNIT_EXPECT_EQ(test, folio_order(thp.folio), (unsigned int)PMD_ORDER);
+	EXPECT_QUEUED(test, 0);
+	folio_clear_mlocked(thp.folio);
+	zap_unlocked(&thp, zap_rest);
+}
+
+/* Replace all mappings of the THP with migration entries, and put them back. */
+static void migration_starts(struct kunit *test, struct mapped_thp *thp)
+{
+	folio_lock(thp->folio);
+	try_to_migrate(thp->folio, thp_migration_supported() ? 0 : TTU_SPLIT_HUGE_PMD);
+	KUNIT_EXPECT_FALSE(test, folio_mapped(thp->folio));
+}
+
+static void migration_ends(struct kunit *test, struct mapped_thp *thp)
+{
+	remove_migration_ptes(thp->folio, thp->folio, 0);
+	KUNIT_EXPECT_TRUE(test, folio_mapped(thp->folio));
+	folio_unlock(thp->folio);
+}
+
+static void a_migrated_thp_is_not_marked(struct kunit *test)
+{
+	struct mapped_thp thp;
+
+	map_thp(test, &thp);
+	EXPECT_QUEUED(test, 1);
+	/* By its PMD, and by PTEs, which go one by one. */
+	migration_starts(test, &thp);
+	migration_ends(test, &thp);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+
+	mmap_read_lock(current->mm);
+	split_huge_pmd_address(thp.vma, thp.addr, false, NULL);
+	mmap_read_unlock(current->mm);
+	migration_starts(test, &thp);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	migration_ends(test, &thp);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_QUEUED(test, 1);
+	folio_put(thp.folio);
+	zap_unlocked(&thp, zap_rest);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+}
+
+static void a_half_unmapped_while_migrated_is_seen(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped_thp thp;
+
+	map_thp(test, &thp);
+	migration_starts(test, &thp);
+	/* There are only migration entries to unmap. */
+	zap_unlocked(&thp, zap_half);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	migration_ends(test, &thp);
+	KUNIT_EXPECT_EQ(test, folio_mapcount(thp.folio), HPAGE_PMD_NR / 2);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+
+	folio_put(thp.folio);
+	KUNIT_EXPECT_EQ(test, queue_scan(ctx, ctx->queued + 1), 1UL);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	zap_unlocked(&thp, zap_rest);
+}
+
+static void all_unmapped_while_migrated_is_not_marked(struct kunit *test)
+{
+	struct mapped_thp thp;
+
+	map_thp(test, &thp);
+	migration_starts(test, &thp);
+	zap_unlocked(&thp, zap_rest);
+	remove_migration_ptes(thp.folio, thp.folio, 0);
+	KUNIT_EXPECT_FALSE(test, folio_mapped(thp.folio));
+	folio_unlock(thp.folio);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	folio_put(thp.folio);
+	EXPECT_QUEUED(test, 0);
+}
+
 static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_queued_folio_is_counted),
 	KUNIT_CASE(a_folio_queued_twice_is_counted_once),
@@ -682,7 +813,7 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_used_folio_is_dropped),
 	KUNIT_CASE(a_frozen_folio_is_left_alone),
 	KUNIT_CASE(a_locked_underused_folio_is_put_back),
-	KUNIT_CASE(an_underused_folio_that_does_not_split_is_dropped),
+	KUNIT_CASE(an_underused_folio_that_does_not_split_is_put_back),
 	KUNIT_CASE(a_scan_takes_no_more_than_it_is_asked_to),
 	KUNIT_CASE_PARAM(no_folio_is_lost_or_counted_twice, batch_gen_params),
 	KUNIT_CASE(a_scan_ends_though_everything_comes_back),
@@ -693,6 +824,12 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_held_folio_can_be_freed),
 	KUNIT_CASE(a_held_folio_unmapped_meanwhile_is_queued_once),
 	KUNIT_CASE(a_held_folio_unmapped_meanwhile_is_split),
+	KUNIT_CASE(an_underused_thp_is_put_back_while_referenced),
+	KUNIT_CASE(an_underused_thp_is_dropped_while_pinned),
+	KUNIT_CASE(an_underused_thp_is_not_split_while_mlocked),
+	KUNIT_CASE(a_migrated_thp_is_not_marked),
+	KUNIT_CASE(a_half_unmapped_while_migrated_is_seen),
+	KUNIT_CASE(all_unmapped_while_migrated_is_not_marked),
 	{}
 };
 

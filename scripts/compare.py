@@ -14,12 +14,20 @@ from common import say
 # On the stock kernel of each base: what must be red, and a word of its complaint.
 RED_ON_STOCK = {
     "6.12": {
-        # B39, B29, and list_empty() of a folio that is on a private list
+        # B39, B29, list_empty() of a folio that is on a private list, B54, B41, B53, B52
         "kunit/deferred_split": (r"not ok \d+ a_frozen_folio_is_left_alone",
                                  r"not ok \d+ a_locked_underused_folio_is_put_back",
-                                 r"not ok \d+ a_held_folio_is_not_queued_nor_counted"),
+                                 r"not ok \d+ a_held_folio_is_not_queued_nor_counted",
+                                 r"not ok \d+ an_underused_thp_is_put_back_while_referenced",
+                                 r"not ok \d+ an_underused_thp_is_not_split_while_mlocked",
+                                 r"not ok \d+ a_migrated_thp_is_not_marked",
+                                 r"not ok \d+ a_half_unmapped_while_migrated_is_seen"),
         "selftests/unmap_is_not_lost": "LOST: ",                             # B46
         "selftests/unmap_does_not_corrupt": "CORRUPT: |list_(add|del) corruption",   # B48
+        "selftests/whole": ("MARKED: partially mapped after move 1",        # B53
+                            "split by move 2",
+                            "SPLIT: mlocked"),                               # B41
+        "selftests/charge_move": "SPLIT: the move has split a THP",
     },
 }
 

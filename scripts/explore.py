@@ -41,6 +41,9 @@ VICTIMS = {
                                                                 "partial+64k")),
     "split_huge_page_to_list_to_order": (("scan",), ("underused", "partial", "partial+64k")),
     "migrate_folio_move": (("migrate",), ("queued", "underused")),
+    # The compiler may have put it here.
+    "migrate_pages_batch": (("migrate",), ("queued", "underused")),
+    "remove_migration_ptes": (("migrate",), ("queued", "underused")),
     "__folio_migrate_mapping": (("migrate",), ("queued", "underused")),
     "__remove_mapping": (("pageout",), ("queued",)),
     "mem_cgroup_move_account": (("charge-move",), ("queued", "partial")),

@@ -41,7 +41,10 @@ everything queued can still be split.
 deferred_split_unmap holds the shrinker at each of its instructions in
 turn, and unmaps half of the THP that it has in its hands on another CPU.
 It needs a module that can hold a CPU, and skips without it.
-deferred_split_audit and deferred_split_jitter test that module.
+deferred_split_charge_move does the same while a task moves to another
+cgroup v1 memcg with its charges. deferred_split_audit, _pause and _jitter
+test that module. deferred_split_whole migrates and mlocks what must not be
+split for it.
 
 deferred_split_torture has many tasks do random things to many THPs for as
 long as it is told to, and looks at queues, counters and memory meanwhile.
