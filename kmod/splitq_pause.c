@@ -66,7 +66,7 @@
 #define HOLD_MS_DEFAULT	1000
 #define HOLD_MS_MAX	10000
 #define POINTS_MAX	8192
-#define STACK_DEPTH	32
+#define STACK_DEPTH	96	/* without a table the unwinder guesses: much of it is stale */
 
 enum pause_state { PAUSE_OFF, PAUSE_ARMED, PAUSE_HELD, PAUSE_RELEASED, PAUSE_EXPIRED };
 
@@ -125,14 +125,18 @@ static unsigned int cover_unprobed;
 /* -- In the handler ------------------------------------------------------- */
 
 /* Is a function of this name below us on the stack? */
-static bool pause_called_by(const char *name)
+static bool pause_called_by(const char *name, struct pt_regs *regs, unsigned long address)
 {
 #ifdef CONFIG_STACKTRACE
 	unsigned long entries[STACK_DEPTH];
+	unsigned long ip = instruction_pointer(regs);
 	char found[KSYM_NAME_LEN];
 	unsigned int i, nr;
 
+	/* On x86 it is behind the breakpoint: for the unwinder, in another instruction. */
+	instruction_pointer_set(regs, address);
 	nr = stack_trace_save(entries, ARRAY_SIZE(entries), 0);
+	instruction_pointer_set(regs, ip);
 	for (i = 0; i < nr; i++) {
 		/* A return address may be the first byte of the next function. */
 		scnprintf(found, sizeof(found), "%ps", (void *)(entries[i] - 1));
@@ -168,7 +172,8 @@ static void pause_hold(struct pause_slot *slot, int held, unsigned int hold_ms)
 
 NOKPROBE_SYMBOL(pause_hold);
 
-static void pause_slot_hit(struct pause_slot *slot, struct pause_point *point)
+static void pause_slot_hit(struct pause_slot *slot, struct pause_point *point,
+			   struct pt_regs *regs, unsigned long address)
 {
 	/* Pairs with the release in pause_arm(): @want is at least as new. */
 	int armed = atomic_read_acquire(&slot->state);
@@ -182,7 +187,7 @@ static void pause_slot_hit(struct pause_slot *slot, struct pause_point *point)
 	if ((want->pid && want->pid != current->pid) ||
 	    (want->cpu >= 0 && want->cpu != raw_smp_processor_id()) ||
 	    (want->comm[0] && strncmp(want->comm, current->comm, TASK_COMM_LEN)) ||
-	    (want->caller[0] && !pause_called_by(want->caller)))
+	    (want->caller[0] && !pause_called_by(want->caller, regs, address)))
 		return;
 	if (atomic_inc_return(&slot->hits) <= want->skip)
 		return;
@@ -199,7 +204,7 @@ static void pause_slot_hit(struct pause_slot *slot, struct pause_point *point)
 
 NOKPROBE_SYMBOL(pause_slot_hit);
 
-static void pause_hit(struct pause_point *point)
+static void pause_hit(struct pause_point *point, struct pt_regs *regs, unsigned long address)
 {
 	pid_t pid = READ_ONCE(cover_pid);
 	int i;
@@ -207,7 +212,7 @@ static void pause_hit(struct pause_point *point)
 	if (pid && pid == current->pid)
 		atomic_inc(&point->hits);
 	for (i = 0; i < NR_SLOTS; i++)
-		pause_slot_hit(&pause_slots[i], point);
+		pause_slot_hit(&pause_slots[i], point, regs, address);
 }
 
 NOKPROBE_SYMBOL(pause_hit);
@@ -215,7 +220,7 @@ NOKPROBE_SYMBOL(pause_hit);
 /* Runs with interrupts off, or at least preemption: the CPU is held right here. */
 static int pause_pre_handler(struct kprobe *kp, struct pt_regs *regs)
 {
-	pause_hit(container_of(kp, struct pause_point, rp.kp));
+	pause_hit(container_of(kp, struct pause_point, rp.kp), regs, (unsigned long)kp->addr);
 	return 0;
 }
 
@@ -233,7 +238,8 @@ static int pause_return_handler(struct kretprobe_instance *ri, struct pt_regs *r
 	struct kretprobe *rp = get_kretprobe(ri);
 
 	if (rp)
-		pause_hit(container_of(rp, struct pause_point, rp));
+		pause_hit(container_of(rp, struct pause_point, rp), regs,
+			  instruction_pointer(regs));
 	return 0;
 }
 

@@ -203,28 +203,28 @@ FIXTURE(filter) {
 };
 
 FIXTURE_VARIANT(filter) {
-	const char *line;		/* one %d: the pid */
+	const char *words;
+	bool pid;			/* and that of the owner */
 	const char *action;
 	bool held;
 };
 
-/* A pid that is not the owner's: 1 does not unmap THPs. */
-FIXTURE_VARIANT_ADD(filter, pid)
-{ POINT " pid=1 hold_ms=50%.0d", "munmap-half", false };
+FIXTURE_VARIANT_ADD(filter, another_pid)
+{ "pid=1", false, "munmap-half", false };
 FIXTURE_VARIANT_ADD(filter, this_cpu)
-{ POINT " cpu=1 pid=%d hold_ms=50", "munmap-half", true };
+{ "cpu=1", true, "munmap-half", true };
 FIXTURE_VARIANT_ADD(filter, another_cpu)
-{ POINT " cpu=0 pid=%d hold_ms=50", "munmap-half", false };
+{ "cpu=0", true, "munmap-half", false };
 FIXTURE_VARIANT_ADD(filter, comm)
-{ POINT " comm=deferred_split_ hold_ms=50%.0d", "munmap-half", true };
+{ "comm=deferred_split_", false, "munmap-half", true };
 FIXTURE_VARIANT_ADD(filter, another_comm)
-{ POINT " comm=somebody pid=%d hold_ms=50", "munmap-half", false };
+{ "comm=somebody", true, "munmap-half", false };
 FIXTURE_VARIANT_ADD(filter, caller)
-{ POINT " caller=unmap_vmas pid=%d hold_ms=50", "munmap-half", true };
+{ "caller=unmap_vmas", true, "munmap-half", true };
 FIXTURE_VARIANT_ADD(filter, another_caller)
-{ POINT " caller=unmap_vmas pid=%d hold_ms=50", "dontneed-half", false };
+{ "caller=unmap_vmas", true, "dontneed-half", false };
 FIXTURE_VARIANT_ADD(filter, skip)
-{ POINT " skip=100 pid=%d hold_ms=50", "munmap-half", false };
+{ "skip=100", true, "munmap-half", false };
 
 FIXTURE_SETUP(filter)
 {
@@ -251,10 +251,14 @@ FIXTURE_TEARDOWN(filter)
 
 TEST_F(filter, holds_whom_it_should)
 {
+	char line[128], pid[16] = "";
 	int err;
 
 	ASSERT_TRUE(give_thp(&self->owner, &self->subject));
-	err = arm(variant->line, self->owner.pid);
+	if (variant->pid)
+		snprintf(pid, sizeof(pid), "pid=%d", self->owner.pid);
+	snprintf(line, sizeof(line), POINT " hold_ms=50 %s %s", variant->words, pid);
+	err = ds_pause_line(line);
 	if (err == -EOPNOTSUPP)
 		SKIP(return, "this kernel cannot unwind its stack");
 	ASSERT_EQ(0, err);
