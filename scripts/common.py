@@ -25,7 +25,7 @@ ARCHES = {
         "debian": "amd64",
         "qemu": "qemu-system-x86_64",
         "qemu_package": "qemu-system-x86",
-        "machine": ["-machine", "pc", "-cpu", "max"],
+        "machine": ["-machine", "pc", "-cpu", "max,-erms,-fsrm"],
         # Some nested hosts refuse to set the MSR that arch-capabilities stands for.
         "machine_kvm": ["-machine", "pc", "-cpu", "host,arch-capabilities=off"],
         "console": "ttyS0",

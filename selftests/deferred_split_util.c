@@ -322,7 +322,7 @@ void ds_memcg_remove(struct ds_memcg *memcg)
 
 	/* A process that was waited for may still be leaving its cgroup. */
 	for (tries = 0; memcg->dir[0] && tries < 100; tries++) {
-		if (!rmdir(memcg->dir))
+		if (!rmdir(memcg->dir) || errno == ENOENT)
 			memcg->dir[0] = '\0';
 		else
 			usleep(10000);
