@@ -4,8 +4,11 @@
 
 BASE ?= 6.12
 SERIES ?= 1
-DEBUG ?= lockdep,list,vm
-export BASE ARCH SERIES DEBUG MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE PAIRS SCHEDULE TIME SEED RUN SPLITQ_CACHE
+export BASE ARCH SERIES DEBUG MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE RANGE PAIRS SCHEDULE TIME SEED RUN SPLITQ_CACHE
+# Empty it means no option at all.
+ifeq ($(origin DEBUG),undefined)
+unexport DEBUG
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help run compare explore replay torture check setup setup-check fetch prepare configure \

@@ -229,6 +229,11 @@ def torture_of_the_series(seconds=60):
     return [] if judge.good(rows) else ["not green: %s" % where]
 
 
+def explorer_arguments(**changes):
+    import explore
+    return arguments(debug=explore.DEBUG, **changes)
+
+
 def explorer_finds():
     """The bugs of stock are found, each at its place, and none of them with the series.
 
@@ -239,7 +244,7 @@ def explorer_finds():
     for _, what, _, _ in STOCK_FINDS:
         chosen.setdefault(what, explore.Combination(*what))
     stock, built = list(chosen.values()), None
-    built, _ = explore.explore(arguments(series="0"), stock)
+    built, _ = explore.explore(explorer_arguments(series="0"), stock)
     explore.show(stock, built)
     bad, schedules = [], []
     for bug, what, word, detail in STOCK_FINDS:
@@ -253,14 +258,14 @@ def explorer_finds():
     series += [explore.Combination("migrate_pages_batch", *what[1:]) for what in chosen
                if what[0] == "migrate_folio_move"]
     series += [explore.Combination(*q) for q in explore.QUICK[1:]]
-    built, _ = explore.explore(arguments(), series)
+    built, _ = explore.explore(explorer_arguments(), series)
     explore.show(series, built)
     bad += ["series: %s is %s" % (c.name, c.verdict) for c in series
             if c.verdict != judge.PASS and
             not (c.verdict == judge.SKIP and c.victim == "migrate_folio_move")]
     for word, name in schedules[:2]:
         say("       " + name)
-        outcomes, consoles = explore.replay(arguments(), name, 3)
+        outcomes, consoles = explore.replay(explorer_arguments(), name, 3)
         if set(outcomes) != {word}:
             bad.append("%s: %s" % (name, " ".join(outcomes)))
         if consoles != 1:
@@ -274,7 +279,7 @@ def explorer_can_fail():
     bad = []
     for word in PLANTED:
         c = explore.Combination("deferred_split_scan", "scan", "write-fault", "partial")
-        explore.explore(arguments(), [c], planted=word)
+        explore.explore(explorer_arguments(), [c], planted=word)
         if word not in [p[1] for p in c.points]:
             bad.append("%s planted, found: %s" % (word, sorted({p[1] for p in c.points})
                                                   or c.note or "nothing"))
@@ -285,7 +290,7 @@ def two_preemptions_work():
     """Pairs are held both, and nothing is red with the series."""
     import explore
     chosen = [explore.Combination(v, a, o, s, v2) for v, a, v2, o, s in explore.PAIRS[:1]]
-    built, _ = explore.explore(arguments(), chosen, seconds=15)
+    built, _ = explore.explore(explorer_arguments(), chosen, seconds=15)
     explore.show(chosen, built)
     return ["series: %s is %s" % (c.name, c.verdict) for c in chosen if c.verdict != judge.PASS] + \
         ["%s: nothing was tried" % c.name for c in chosen if not c.tried]

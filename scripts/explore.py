@@ -93,6 +93,8 @@ SECONDS = 900       # of one combination in one guest, at most
 PAIR_SECONDS = 60   # of one combination of two preemptions
 GUESTS = 200        # of one combination, at most
 HARMLESS = ("ok", "blocked")
+# lockdep halves the speed, and what it sees it sees without anybody being held, too.
+DEBUG = "list,vm"
 
 
 class Combination:
@@ -179,8 +181,10 @@ def plan(victims, operations, states, base="6.12"):
     return sorted(found, key=lambda c: c.v1)
 
 
-def explorer_command(c, first, at=None, seconds=None, planted=None):
+def explorer_command(c, first, at=None, seconds=None, planted=None, between=None):
     words = ["/selftests/deferred_split_explore"]
+    if between:
+        words += ["-r", between]
     if planted:
         words += ["-p", planted]
     if c.victim2:
@@ -189,9 +193,7 @@ def explorer_command(c, first, at=None, seconds=None, planted=None):
         words += ["-a", "0x%x" % at[0]]
         if c.victim2:
             words += ["-b", "0x%x" % at[1]]
-    words += [c.victim, c.action, c.op, c.state]
-    # The order of the program: VICTIM SYMBOL OP STATE
-    words[-4:] = [c.action, c.victim, c.op, c.state]
+    words += [c.action, c.victim, c.op, c.state]
     if first:
         words.append(str(first))
     return " ".join(words)
@@ -263,7 +265,7 @@ class Reader:
         return next((o for o in self.c.executed if o >= self.next), self.next)
 
 
-def explore_one(sessions, c, at=None, seconds=None, planted=None):
+def explore_one(sessions, c, at=None, seconds=None, planted=None, between=None):
     """Explore one combination, in as many guests as it takes."""
     first, start = 0, time.monotonic()
     for _ in range(GUESTS):
@@ -272,7 +274,8 @@ def explore_one(sessions, c, at=None, seconds=None, planted=None):
             break
         reader = Reader(c, first)
         got = sessions.get().execute("explore/" + c.name, SECONDS,
-                                     explorer_command(c, first, at, left, planted), reader)
+                                     explorer_command(c, first, at, left, planted, between),
+                                     reader)
         splats = got.splats
         if splats:
             # Of the point that spoke last, unless the kernel died before it could.
@@ -404,7 +407,10 @@ def show(explored, built):
         for line in windows(c, built)[:12]:
             say("         %s" % line)
         if c.red and c.red[0][0]:
-            say("         make replay SCHEDULE=%s" % schedule(c, c.red[0][0], built))
+            say("         make replay SCHEDULE=%s%s" % (
+                schedule(c, c.red[0][0], built),
+                "" if built.info["debug"] == DEBUG.split(",")
+                else " DEBUG=" + ",".join(built.info["debug"])))
 
 
 def coverage(explored):
@@ -452,7 +458,7 @@ def save(explored, built, where, args):
              "tried": c.tried, "seconds": round(c.seconds, 1)} for c in explored]}, indent=1))
 
 
-def explore(args, chosen, clock=None, seconds=None, planted=None):
+def explore(args, chosen, clock=None, seconds=None, planted=None, between=None):
     """Explore the chosen combinations on one kernel; returns (built, directory)."""
     clock = clock or common.Clock()
     boot.check_size(args)
@@ -473,7 +479,7 @@ def explore(args, chosen, clock=None, seconds=None, planted=None):
             if c.v1 and not v1:
                 sessions.drop()
             v1 = c.v1
-            explore_one(sessions, c, seconds=seconds, planted=planted)
+            explore_one(sessions, c, seconds=seconds, planted=planted, between=between)
         guests, why_not = sessions.started, sessions.why_not
     if sys.stdout.isatty():
         sys.stdout.write("\r\033[K")
@@ -558,6 +564,7 @@ def arguments():
     parser = common.kernel_arguments(__doc__)
     boot.boot_arguments(parser)
     env = os.environ.get
+    parser.set_defaults(debug=env("DEBUG") if env("DEBUG") is not None else DEBUG)
     parser.add_argument("--victim", default=env("VICTIM") or "", help="functions (VICTIM, all)")
     parser.add_argument("--op", default=env("OP") or "", help="operations (OP, all)")
     parser.add_argument("--state", default=env("STATE") or "",
@@ -568,6 +575,8 @@ def arguments():
     parser.add_argument("--time", type=int, default=int(env("TIME") or PAIR_SECONDS),
                         help="with --pairs: seconds for each combination (TIME, %d)"
                         % PAIR_SECONDS)
+    parser.add_argument("--range", default=env("RANGE") or "", metavar="0xOFF-0xOFF",
+                        help="only instructions of the function between these (RANGE, all)")
     parser.add_argument("--replay", default=env("SCHEDULE") or "", metavar="SCHEDULE",
                         help="run one schedule ten times instead (SCHEDULE)")
     parser.add_argument("--quick", action="store_true", help="the subset of make check")
@@ -598,8 +607,10 @@ def verb():
     words = [w.replace(",", " ").split() for w in (args.victim, args.op, args.state)]
     chosen = [Combination(*q) for q in QUICK] if args.quick else \
         plan_pairs(*words, args.base) if args.pairs else plan(*words, args.base)
+    if args.range and not re.fullmatch(r"0x[0-9a-f]+-0x[0-9a-f]+", args.range):
+        die("RANGE=%s" % args.range, "it is like 0x10-0x8c")
     clock = common.Clock()
-    built, where = explore(args, chosen, clock, args.time)
+    built, where = explore(args, chosen, clock, args.time, between=args.range)
     show(chosen, built)
     coverage(chosen)
     say("%s %s %s, %d vCPUs; every point: %s" % (built.info["source"], built.kernel.label,

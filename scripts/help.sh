@@ -28,6 +28,7 @@ variable     default              meaning
   SERIES     1                    1: with the series, 0: stock, first-N: N patches
   MUTANT     -                    a known bug put back on top of the series
   DEBUG      lockdep,list,vm      list of lockdep list vm kasan kcsan preempt_none
+                                  (make explore, make replay: list,vm)
   LINUX      -                    a kernel tree to use instead; it is only read
   TESTS      all                  words; only tests whose name contains one
   SMP        2                    vCPUs; an even number has two NUMA nodes
@@ -39,6 +40,7 @@ variable     default              meaning
   OP         all                  make explore: operations to run meanwhile
   STATE      all                  make explore: queued underused partial, +root +pinned
                                   +locked +64k behind it
+  RANGE      all                  make explore: offsets of the function, 0xOFF-0xOFF
   PAIRS      0                    1: make explore with two preemptions
   SCHEDULE   -                    make replay: a schedule as make explore prints it
   TIME       60                   make torture: seconds; PAIRS=1: of each combination

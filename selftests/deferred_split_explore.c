@@ -4,17 +4,17 @@
  * victim function in turn, run an operation on another CPU meanwhile, let both
  * finish, and look at what is left.
  *
- *	deferred_split_explore [-a OFF] VICTIM SYMBOL OP STATE [FIRST]
+ *	deferred_split_explore [-a OFF | -r OFF-OFF] VICTIM SYMBOL OP STATE [FIRST]
  *
  * VICTIM is the action that executes SYMBOL, OP the action that comes between;
  * both are names of deferred_split_actor.c. First each of them runs alone: VICTIM
  * shows which instructions of SYMBOL are executed, and these are tried, from
- * FIRST on; OP shows that it does in this state what it must do. With -a only the
- * instruction at OFF is tried, and nothing runs alone.
+ * FIRST on; OP shows that it does in this state what it must do. With -r only those
+ * between two offsets are tried, with -a only that at OFF, and nothing runs alone.
  *
  * Or with two preemptions:
  *
- *	deferred_split_explore -2 SYMBOL2 [-s SECONDS] [-a OFF -b OFF2]
+ *	deferred_split_explore -2 SYMBOL2 [-s SECONDS] [-a OFF -b OFF2 | -r OFF-OFF]
  *		VICTIM SYMBOL OP STATE [FIRST]
  *
  * VICTIM is held at an instruction of SYMBOL, OP runs until an instruction of
@@ -748,7 +748,7 @@ static void print_usage(void)
 {
 	size_t i;
 
-	printf("arguments: [-p WORD] [-a OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]] VICTIM SYMBOL OP STATE [FIRST]\n"
+	printf("arguments: [-p WORD] [-a OFF] [-r OFF-OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]] VICTIM SYMBOL OP STATE [FIRST]\n"
 	       "STATE: queued|underused|partial [+root] [+pinned] [+locked] [+SIZEk]\nVICTIM, OP:");
 	for (i = 0; i < ds_nr_actions; i++)
 		printf(" %s", ds_actions[i].name);
@@ -791,19 +791,23 @@ static int bad_usage(void)
 int main(int argc, char **argv)
 {
 	long offset = -1, offset2 = -1;
-	unsigned int first = 0, i;
+	unsigned int first = 0, from = 0, to = -1, i, n;
 	struct explorer x = { 0 };
 	int seconds = 60, c;
 	const char *why;
 	FILE *f;
 
-	while ((c = getopt(argc, argv, "ha:b:2:s:p:")) != -1) {
+	while ((c = getopt(argc, argv, "ha:b:r:2:s:p:")) != -1) {
 		switch (c) {
 		case 'a':
 			offset = strtol(optarg, NULL, 0);
 			break;
 		case 'b':
 			offset2 = strtol(optarg, NULL, 0);
+			break;
+		case 'r':
+			if (sscanf(optarg, "%x-%x", &from, &to) != 2)
+				return bad_usage();
 			break;
 		case '2':
 			x.symbol2 = optarg;
@@ -870,6 +874,10 @@ int main(int argc, char **argv)
 		if (!control(&x))
 			end(&x, 1);
 		cover(&x, x.victim, 0, x.symbol, &victim_points);
+		for (i = n = 0; i < victim_points.nr; i++)
+			if (victim_points.offset[i] >= from && victim_points.offset[i] <= to)
+				victim_points.offset[n++] = victim_points.offset[i];
+		victim_points.nr = n;
 		if (x.symbol2) {
 			cover(&x, x.op, 1, x.symbol2, &op_points);
 			if (victim_points.nr && op_points.nr)
