@@ -4,10 +4,10 @@
 
 BASE ?= 6.12
 SERIES ?= 1
-export BASE ARCH SERIES DEBUG MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE RANGE PAIRS SCHEDULE TIME SEED RUN SPLITQ_CACHE
-# Empty it means no option at all.
-ifeq ($(origin DEBUG),undefined)
-unexport DEBUG
+export BASE ARCH SERIES MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE RANGE PAIRS SCHEDULE TIME SEED RUN SPLITQ_CACHE
+# Empty it means no option at all: not so if it was not given.
+ifneq ($(origin DEBUG),undefined)
+export DEBUG
 endif
 
 .DEFAULT_GOAL := help

@@ -5,7 +5,8 @@
  * What is the folio behind this address in?
  *
  *	write "PID ADDRESS", then read from the same open file:
- *	pfn=0x18000 order=9 refs=1 mapcount=1 anon=1 locked=0 partially_mapped=0 list=linked nid=0 memcg=27
+ *	pfn=0x18000 order=9 refs=1 mapcount=1 anon=1 locked=0 partially_mapped=0 list=linked
+ *	nid=0 memcg=27	(one line)
  *
  * memcg is the inode of the memcg that it is charged to, 0: none. With the word
  * "pin" behind the address the file keeps a reference to the folio until it is
@@ -42,7 +43,7 @@
 #include "splitq.h"
 
 struct folio_query {
-	struct mutex mutex;
+	struct mutex mutex;		/* writers: of all below */
 	struct folio *kept;
 	bool locked;
 	int len;
@@ -98,14 +99,16 @@ static unsigned long folio_memcg_ino(struct folio *folio)
 static int folio_describe(struct folio *folio, int our_refs, char *buf, size_t size)
 {
 	bool queueable = folio_order(folio) > 1 && folio_test_large_rmappable(folio);
+	int n;
 
-	return scnprintf(buf, size,
-			 "pfn=0x%lx order=%u refs=%d mapcount=%d anon=%d locked=%d partially_mapped=%d list=%s nid=%d memcg=%lu\n",
-			 folio_pfn(folio), folio_order(folio), folio_ref_count(folio) - our_refs,
-			 folio_mapcount(folio), folio_test_anon(folio), folio_test_locked(folio),
-			 queueable && folio_test_partially_mapped(folio),
-			 queueable ? splitq_list_state(folio) : "none", folio_nid(folio),
-			 folio_memcg_ino(folio));
+	n = scnprintf(buf, size, "pfn=0x%lx order=%u refs=%d mapcount=%d anon=%d locked=%d ",
+		      folio_pfn(folio), folio_order(folio), folio_ref_count(folio) - our_refs,
+		      folio_mapcount(folio), folio_test_anon(folio), folio_test_locked(folio));
+	n += scnprintf(buf + n, size - n, "partially_mapped=%d list=%s nid=%d memcg=%lu\n",
+		       queueable && folio_test_partially_mapped(folio),
+		       queueable ? splitq_list_state(folio) : "none", folio_nid(folio),
+		       folio_memcg_ino(folio));
+	return n;
 }
 
 static void folio_query_drop(struct folio_query *q)
@@ -185,7 +188,8 @@ static ssize_t folio_query_write(struct file *file, const char __user *ubuf, siz
 	}
 	words = sscanf(buf, "%d %lx %7s", &nr, &addr, word);
 	if (words < 2 || (words == 3 && strcmp(word, "pin") && strcmp(word, "lock"))) {
-		pr_err("folio: '%s' is not \"PID HEX-ADDRESS [pin|lock]\" or \"pfn HEX-PFN\"\n", strim(buf));
+		pr_err("folio: '%s' is not \"PID HEX-ADDRESS [pin|lock]\" or \"pfn HEX-PFN\"\n",
+		       strim(buf));
 		return -EINVAL;
 	}
 

@@ -83,13 +83,16 @@ static int exit_now(struct ds_subject *s)
 	_exit(0);
 }
 
+/* After a fork a store faults: is the page ours alone, or must it be copied? */
 static int write_fault(struct ds_subject *s)
 {
 	size_t page = sysconf(_SC_PAGESIZE);
+	int err = fork_exit(s);
 
-	/* The same as before, but with a store. */
-	*(volatile unsigned long *)(s->thp + page) = s->fill ? page + 1 : 0;
-	return 0;
+	/* What is there already. Atomic, so that no compiler leaves it out. */
+	__atomic_store_n((unsigned long *)(s->thp + page), s->fill ? page + 1 : 0,
+			 __ATOMIC_RELAXED);
+	return err;
 }
 
 static int lock_half(struct ds_subject *s)

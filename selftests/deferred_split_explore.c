@@ -455,8 +455,8 @@ static void count_round(struct explorer *x, struct round *r)
 /* -- Alone ---------------------------------------------------------------- */
 
 /* Which instructions of a function does an action execute in this state? */
-static void cover(struct explorer *x, const struct ds_action *action, int role,
-		  const char *symbol, struct points *points)
+static void run_covered(struct explorer *x, const struct ds_action *action, int role,
+			const char *symbol, struct points *points)
 {
 	struct ds_actor *actor = actor_of(x, action, role);
 	char line[300];
@@ -478,8 +478,9 @@ static void cover(struct explorer *x, const struct ds_action *action, int role,
 
 	f = fopen(DS_SPLITQ "cover", "re");
 	while (f && fgets(line, sizeof(line), f)) {
-		sscanf(line, "cover %*s size=%*s probes=%u unprobed=%u", &points->instructions,
-		       &points->unprobed);
+		if (sscanf(line, "cover %*s size=%*s probes=%u unprobed=%u",
+			   &points->instructions, &points->unprobed) == 2)
+			continue;
 		if (points->nr < POINTS_MAX &&
 		    sscanf(line, "+0x%x", &points->offset[points->nr]) == 1)
 			points->nr++;
@@ -500,7 +501,7 @@ static void cover(struct explorer *x, const struct ds_action *action, int role,
 }
 
 /* Does the operation do what it must, if nobody is in its way? */
-static bool control(struct explorer *x)
+static bool run_alone(struct explorer *x)
 {
 	struct ds_actor *actor = actor_of(x, x->op, 1);
 	struct ds_answer a = { 0 };
@@ -748,7 +749,8 @@ static void print_usage(void)
 {
 	size_t i;
 
-	printf("arguments: [-p WORD] [-a OFF] [-r OFF-OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]] VICTIM SYMBOL OP STATE [FIRST]\n"
+	printf("arguments: [-p WORD] [-a OFF] [-r OFF-OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]]\n"
+	       "	VICTIM SYMBOL OP STATE [FIRST]\n"
 	       "STATE: queued|underused|partial [+root] [+pinned] [+locked] [+SIZEk]\nVICTIM, OP:");
 	for (i = 0; i < ds_nr_actions; i++)
 		printf(" %s", ds_actions[i].name);
@@ -871,15 +873,15 @@ int main(int argc, char **argv)
 			explore_point(&x, offset);
 	} else {
 		ds_pause_off();
-		if (!control(&x))
+		if (!run_alone(&x))
 			end(&x, 1);
-		cover(&x, x.victim, 0, x.symbol, &victim_points);
+		run_covered(&x, x.victim, 0, x.symbol, &victim_points);
 		for (i = n = 0; i < victim_points.nr; i++)
 			if (victim_points.offset[i] >= from && victim_points.offset[i] <= to)
 				victim_points.offset[n++] = victim_points.offset[i];
 		victim_points.nr = n;
 		if (x.symbol2) {
-			cover(&x, x.op, 1, x.symbol2, &op_points);
+			run_covered(&x, x.op, 1, x.symbol2, &op_points);
 			if (victim_points.nr && op_points.nr)
 				explore_pairs(&x, first, seconds);
 		} else {
