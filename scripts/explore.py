@@ -93,6 +93,7 @@ SECONDS = 900       # of one combination in one guest, at most
 PAIR_SECONDS = 60   # of one combination of two preemptions
 GUESTS = 200        # of one combination, at most
 HARMLESS = ("ok", "blocked")
+WHOLE = (0, 1 << 32)
 # lockdep halves the speed, and what it sees it sees without anybody being held, too.
 DEBUG = "list,vm"
 
@@ -106,7 +107,9 @@ class Combination:
         self.points = []                # (offset, or a pair of them; outcome; detail)
         self.executed, self.executed2 = [], []
         self.instructions = 0
-        self.tried = self.total = self.passed = self.blocked = 0
+        self.tried = self.passed = self.blocked = 0
+        self.between = WHOLE            # of the function's offsets, those that are asked for
+        self.pairs = {}                 # offset -> with how many of the operation's
         self.note = None
         self.seconds = 0.0
 
@@ -129,6 +132,14 @@ class Combination:
     @property
     def held(self):
         return self.tried if self.victim2 else len(self.points)
+
+    @property
+    def total(self):
+        """How many pairs there are; those at offsets not come to yet are guessed."""
+        if not self.pairs:
+            return 0
+        offsets = [o for o in self.executed if self.between[0] <= o <= self.between[1]]
+        return sum(self.pairs.values()) * max(len(offsets), len(self.pairs)) // len(self.pairs)
 
     @property
     def verdict(self):
@@ -181,10 +192,10 @@ def plan(victims, operations, states, base="6.12"):
     return sorted(found, key=lambda c: c.v1)
 
 
-def explorer_command(c, first, at=None, seconds=None, planted=None, between=None):
+def explorer_command(c, first, at=None, seconds=None, planted=None):
     words = ["/selftests/deferred_split_explore"]
-    if between:
-        words += ["-r", between]
+    if c.between != WHOLE:
+        words += ["-r", "0x%x-0x%x" % c.between]
     if planted:
         words += ["-p", planted]
     if c.victim2:
@@ -212,6 +223,7 @@ class Reader:
         self.trying = None              # a pair that has begun, with its number
         self.points = 0
         self.covered = []
+        self.no_effect = None           # of the operation alone; it may be tried again
 
     def __call__(self, line):
         c = self.c
@@ -226,7 +238,11 @@ class Reader:
         if m:
             self.trying = (int(m.group(2), 16), int(m.group(3), 16))
             self.next = int(m.group(1)) + 1
-            c.tried = self.next
+            c.tried += 1
+            return
+        m = re.match(r"pairs \S+\+0x([0-9a-f]+) (\d+)$", line)
+        if m:
+            c.pairs[int(m.group(1), 16)] = int(m.group(2))
             return
         m = re.match(r"pair \d+ \S+\+0x([0-9a-f]+) \S+\+0x([0-9a-f]+) (\S+) (.*)$", line)
         if m:
@@ -244,9 +260,6 @@ class Reader:
             return
         if line.startswith("executed "):
             self.covered += [int(w, 16) for w in line.split()[1:]]
-        m = re.match(r"pairs total=(\d+) tried=(\d+)$", line)
-        if m:
-            c.total, c.tried = int(m.group(1)), int(m.group(2))
         m = re.match(r"window \S+ .*\bok=(\d+) blocked=(\d+)", line)
         if m and c.victim2:
             c.passed += int(m.group(1))
@@ -254,7 +267,9 @@ class Reader:
         if line.startswith("cannot run: "):
             c.note = line
         if line.startswith("control ") and " NOEFFECT " in line:
-            c.points.append((0, "NOEFFECT", "alone: " + line))
+            self.no_effect = line
+        if line.startswith("window ") and self.no_effect and not self.covered:
+            c.points.append((0, "NOEFFECT", "alone: " + self.no_effect))
         if line.startswith("AUDIT of all memory"):
             c.points.append((0, "AUDIT", line))
 
@@ -265,7 +280,7 @@ class Reader:
         return next((o for o in self.c.executed if o >= self.next), self.next)
 
 
-def explore_one(sessions, c, at=None, seconds=None, planted=None, between=None):
+def explore_one(sessions, c, at=None, seconds=None, planted=None):
     """Explore one combination, in as many guests as it takes."""
     first, start = 0, time.monotonic()
     for _ in range(GUESTS):
@@ -274,8 +289,7 @@ def explore_one(sessions, c, at=None, seconds=None, planted=None, between=None):
             break
         reader = Reader(c, first)
         got = sessions.get().execute("explore/" + c.name, SECONDS,
-                                     explorer_command(c, first, at, left, planted, between),
-                                     reader)
+                                     explorer_command(c, first, at, left, planted), reader)
         splats = got.splats
         if splats:
             # Of the point that spoke last, unless the kernel died before it could.
@@ -304,8 +318,6 @@ def explore_one(sessions, c, at=None, seconds=None, planted=None, between=None):
             first = reader.next
         if not c.victim2 and c.executed and first > c.executed[-1]:
             break
-    if c.victim2 and not c.total:
-        c.total = len(c.executed) * len(c.executed2)
     c.seconds = time.monotonic() - start
 
 
@@ -393,7 +405,14 @@ def schedule(c, where, built):
 
 def show(explored, built):
     width = max(len(c.name) for c in explored)
+    absent = sorted({c.victim for c in explored if c.note and "not in this kernel" in c.note})
+    for victim in absent:
+        count = sum(c.victim == victim for c in explored)
+        say("%-8s %s  (%d combination%s): the compiler has inlined it, or there is none" % (
+            judge.SKIP, victim, count, "" if count == 1 else "s"))
     for c in explored:
+        if c.victim in absent:
+            continue
         if c.victim2:
             say("%-8s %-*s  pairs %d, tried %d (%d%%)  ok %d  blocked %d  red %d" % (
                 c.verdict, width, c.name, c.total, c.tried, 100 * c.tried // max(c.total, 1),
@@ -458,7 +477,7 @@ def save(explored, built, where, args):
              "tried": c.tried, "seconds": round(c.seconds, 1)} for c in explored]}, indent=1))
 
 
-def explore(args, chosen, clock=None, seconds=None, planted=None, between=None):
+def explore(args, chosen, clock=None, seconds=None, planted=None):
     """Explore the chosen combinations on one kernel; returns (built, directory)."""
     clock = clock or common.Clock()
     boot.check_size(args)
@@ -479,7 +498,7 @@ def explore(args, chosen, clock=None, seconds=None, planted=None, between=None):
             if c.v1 and not v1:
                 sessions.drop()
             v1 = c.v1
-            explore_one(sessions, c, seconds=seconds, planted=planted, between=between)
+            explore_one(sessions, c, seconds=seconds, planted=planted)
         guests, why_not = sessions.started, sessions.why_not
     if sys.stdout.isatty():
         sys.stdout.write("\r\033[K")
@@ -607,10 +626,13 @@ def verb():
     words = [w.replace(",", " ").split() for w in (args.victim, args.op, args.state)]
     chosen = [Combination(*q) for q in QUICK] if args.quick else \
         plan_pairs(*words, args.base) if args.pairs else plan(*words, args.base)
-    if args.range and not re.fullmatch(r"0x[0-9a-f]+-0x[0-9a-f]+", args.range):
-        die("RANGE=%s" % args.range, "it is like 0x10-0x8c")
+    if args.range:
+        if not re.fullmatch(r"0x[0-9a-f]+-0x[0-9a-f]+", args.range):
+            die("RANGE=%s" % args.range, "it is like 0x10-0x8c")
+        for c in chosen:
+            c.between = tuple(int(w, 16) for w in args.range.split("-"))
     clock = common.Clock()
-    built, where = explore(args, chosen, clock, args.time, between=args.range)
+    built, where = explore(args, chosen, clock, args.time)
     show(chosen, built)
     coverage(chosen)
     say("%s %s %s, %d vCPUs; every point: %s" % (built.info["source"], built.kernel.label,

@@ -18,9 +18,10 @@
  *		VICTIM SYMBOL OP STATE [FIRST]
  *
  * VICTIM is held at an instruction of SYMBOL, OP runs until an instruction of
- * SYMBOL2 and is held there, VICTIM finishes, OP finishes. The pairs of executed
- * instructions come in an order that covers all of both evenly, from pair number
- * FIRST on, until all are tried or the time is over.
+ * SYMBOL2 and is held there, VICTIM finishes, OP finishes. Which instructions OP
+ * executes is found out for each that VICTIM is held at. The pairs come in an order
+ * that covers all of both evenly, from pair number FIRST on, until all are tried or
+ * the time is over.
  *
  * The owner of the folio and the foreign actors are processes of their own, on CPUs
  * of their own: a CPU that is held has interrupts off, so nobody else must need it
@@ -38,9 +39,10 @@
  * A line per instruction that the victim was held at, or per pair:
  *
  *	point SYMBOL+0xOFF ok|blocked|WORD victim=RESULT op=RESULT
- *	pair NUMBER SYMBOL+0xOFF SYMBOL2+0xOFF2 ok|blocked|WORD victim=RESULT op=RESULT
+ *	try NUMBER SYMBOL+0xOFF SYMBOL2+0xOFF2
+ *	pair NUMBER SYMBOL+0xOFF SYMBOL2+0xOFF2 WORD victim=RESULT op=RESULT
  *
- * (pairs only if they are red) and at the end the sums. WORDs, all of them red:
+ * (a pair has the second line if it is red) and at the end the sums. WORDs, all of them red:
  *
  *	CORRUPT		the links of the queue do not agree
  *	LOST		marked partially mapped, and on no list
@@ -78,6 +80,8 @@
 #define BLOCK_MS_MAX	100
 #define STAGE_MS	3000	/* for safety: a stage ends when the victim is held */
 #define POINTS_MAX	4096
+#define PASSES		8
+#define TRIES		3	/* of the operation alone */
 #define PAGES_MAX	48	/* that may be lost for good */
 #define FRESH		3	/* exit status: not in this guest any more */
 
@@ -454,29 +458,23 @@ static void count_round(struct explorer *x, struct round *r)
 
 /* -- Alone ---------------------------------------------------------------- */
 
-/* Which instructions of a function does an action execute in this state? */
-static void run_covered(struct explorer *x, const struct ds_action *action, int role,
-			const char *symbol, struct points *points)
+static void cover_start(const char *symbol, pid_t pid)
 {
-	struct ds_actor *actor = actor_of(x, action, role);
-	char line[300];
-	struct round r;
-	unsigned int i;
-	FILE *f;
+	FILE *f = fopen(DS_SPLITQ "cover", "we");
 
-	round_begin(x, &r);
-	f = fopen(DS_SPLITQ "cover", "we");
-	snprintf(line, sizeof(line), "%s pid=%d", symbol, actor->pid);
-	if (!f || fputs(line, f) < 0 || fclose(f)) {
+	if (!f || fprintf(f, "%s pid=%d", symbol, pid) < 0 || fclose(f)) {
 		printf("cannot run: %s: %s\n", symbol, errno == ENOENT ?
 		       "the symbol is not in this kernel" : strerror(errno));
 		exit(4);
 	}
-	ds_actor_send(actor, DS_DO_ACTION, action, DS_CPU_VICTIM, &x->subject);
-	finish(x, &r, actor);
-	let_go(&r);
+}
 
-	f = fopen(DS_SPLITQ "cover", "re");
+static void cover_read(struct points *points)
+{
+	FILE *f = fopen(DS_SPLITQ "cover", "re");
+	char line[300];
+
+	points->nr = 0;
 	while (f && fgets(line, sizeof(line), f)) {
 		if (sscanf(line, "cover %*s size=%*s probes=%u unprobed=%u",
 			   &points->instructions, &points->unprobed) == 2)
@@ -487,6 +485,22 @@ static void run_covered(struct explorer *x, const struct ds_action *action, int 
 	}
 	if (f)
 		fclose(f);
+}
+
+/* Which instructions of a function does an action execute in this state? */
+static void run_covered(struct explorer *x, const struct ds_action *action, int role,
+			const char *symbol, struct points *points)
+{
+	struct ds_actor *actor = actor_of(x, action, role);
+	struct round r;
+	unsigned int i;
+
+	round_begin(x, &r);
+	cover_start(symbol, actor->pid);
+	ds_actor_send(actor, DS_DO_ACTION, action, DS_CPU_VICTIM, &x->subject);
+	finish(x, &r, actor);
+	let_go(&r);
+	cover_read(points);
 	printf("cover %s %s instructions=%u unprobed=%u executed=%u\n", symbol, action->name,
 	       points->instructions, points->unprobed, points->nr);
 	for (i = 0; i < points->nr; i++)
@@ -711,36 +725,88 @@ static void explore_pair(struct explorer *x, unsigned long number, unsigned int 
 		end(x, FRESH);
 }
 
-static unsigned long gcd(unsigned long a, unsigned long b)
+/* The instructions that the operation executes while the victim is held at @offset. */
+static void cover_op_at(struct explorer *x, unsigned int offset)
+{
+	struct ds_actor *victim, *op;
+	enum ds_pause state;
+	struct round r;
+
+	round_begin(x, &r);
+	victim = actor_of(x, x->victim, 0);
+	op = actor_of(x, x->op, 1);
+	cover_start(x->symbol2, op->pid);
+	state = start_victim(x, &r, offset);
+	if (state == DS_HELD) {
+		start_op(x, &r);
+		while (!r.completed && ds_pause_state(0) == DS_HELD)
+			r.completed = ds_actor_ready(op, 1);
+		ds_pause_release(0);
+	} else if (x->stage) {
+		start_op(x, &r);
+	}
+	if (r.op_ran)
+		r.op = finish(x, &r, op);
+	r.victim = finish(x, &r, victim);
+	cover_read(&op_points);
+	round_end(x, &r);
+	if (!is_harmless(x, &r)) {
+		printf("point %s+0x%x %s victim=%d op=%d\n", x->symbol, offset,
+		       r.wrong ?: "ok", r.victim.result, r.op.result);
+		x->red++;
+		end(x, FRESH);
+	}
+}
+
+static unsigned int gcd(unsigned int a, unsigned int b)
 {
 	return b ? gcd(b, a % b) : a;
 }
 
+/* The n-th of @nr things, in an order in which any run of them is spread over all. */
+static unsigned int spread(unsigned int n, unsigned int nr)
+{
+	unsigned int stride = nr * 0.618 + 1;
+
+	while (gcd(stride, nr) > 1)
+		stride++;
+	return (unsigned long)n * stride % nr;
+}
+
+/*
+ * In passes, each of which takes some of the operation's instructions for each of
+ * the victim's: so what the time is enough for is spread over all. A pair's number
+ * says where to go on in a fresh guest.
+ */
 static void explore_pairs(struct explorer *x, unsigned long first, int seconds)
 {
-	unsigned long total = (unsigned long)victim_points.nr * op_points.nr, i;
-	/* About the golden section: any run of numbers is spread over all pairs. */
-	unsigned long stride = total * 0.618 + 1;
-	double until = ds_now() + seconds, said = ds_now();
+	unsigned long number = first, nr = victim_points.nr;
+	double until = ds_now() + seconds;
+	unsigned int pass, a, b;
 
-	while (gcd(stride, total) > 1)
-		stride++;
-	for (i = first; i < total && ds_now() < until; i++) {
-		unsigned long n = i * stride % total;
+	for (; number < PASSES * nr * POINTS_MAX; number = (number / POINTS_MAX + 1) * POINTS_MAX) {
+		unsigned int offset;
 
-		/* With its number first: if the kernel dies, it was this pair. */
-		printf("try %lu %s+0x%x %s+0x%x\n", i, x->symbol,
-		       victim_points.offset[n / op_points.nr], x->symbol2,
-		       op_points.offset[n % op_points.nr]);
-		fflush(stdout);
-		explore_pair(x, i, victim_points.offset[n / op_points.nr],
-			     op_points.offset[n % op_points.nr]);
-		if (ds_now() - said > 1) {
-			said = ds_now();
-			printf("tried %lu of %lu\n", i + 1, total);
+		pass = number / POINTS_MAX / nr;
+		a = number / POINTS_MAX % nr;
+		offset = victim_points.offset[spread(a, nr)];
+		cover_op_at(x, offset);
+		printf("pairs %s+0x%x %u\n", x->symbol, offset, op_points.nr);
+		for (b = number % POINTS_MAX; b < op_points.nr; b++) {
+			unsigned int offset2 = op_points.offset[spread(b, op_points.nr)];
+
+			if (b % PASSES != pass)
+				continue;
+			if (ds_now() > until)
+				return;
+			number = number / POINTS_MAX * POINTS_MAX + b;
+			/* First, with its number: if the kernel dies, it was this pair. */
+			printf("try %lu %s+0x%x %s+0x%x\n", number, x->symbol, offset,
+			       x->symbol2, offset2);
+			fflush(stdout);
+			explore_pair(x, number, offset, offset2);
 		}
 	}
-	printf("pairs total=%lu tried=%lu\n", total, i);
 }
 
 /* ------------------------------------------------------------------------- */
@@ -873,8 +939,13 @@ int main(int argc, char **argv)
 			explore_point(&x, offset);
 	} else {
 		ds_pause_off();
-		if (!run_alone(&x))
+		/* A reference that somebody happens to have may be in its way. */
+		for (i = 0; i < TRIES && !run_alone(&x); i++)
+			;
+		if (i == TRIES) {
+			x.red++;
 			end(&x, 1);
+		}
 		run_covered(&x, x.victim, 0, x.symbol, &victim_points);
 		for (i = n = 0; i < victim_points.nr; i++)
 			if (victim_points.offset[i] >= from && victim_points.offset[i] <= to)
@@ -882,7 +953,7 @@ int main(int argc, char **argv)
 		victim_points.nr = n;
 		if (x.symbol2) {
 			run_covered(&x, x.op, 1, x.symbol2, &op_points);
-			if (victim_points.nr && op_points.nr)
+			if (victim_points.nr)
 				explore_pairs(&x, first, seconds);
 		} else {
 			for (i = 0; i < victim_points.nr; i++)

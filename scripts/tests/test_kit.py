@@ -291,8 +291,13 @@ class Explore(Sandbox):
         self.assertEqual(sessions.dropped, 1)
 
     def test_an_operation_without_effect_is_red(self):
-        c, sessions = self.explored((["control munmap-half NOEFFECT result=0 ms=1.0"], 1, []))
+        none = "control munmap-half NOEFFECT result=0 ms=1.0"
+        end = "window f/munmap-half entered=0 ok=0 blocked=0 red=1 missed=0 both=0"
+        c, sessions = self.explored(([none, none, none, end], 1, []))
         self.assertEqual(c.verdict, judge.FAIL)
+        c, sessions = self.explored(
+            ([none] + self.COVER + ["point f+0x%x ok v" % o for o in (0, 4, 8, 12)] + [end], 0, []))
+        self.assertEqual(c.verdict, judge.PASS)
 
 
 class Torture(Sandbox):
