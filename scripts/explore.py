@@ -174,6 +174,9 @@ def plan(victims, operations, states, base="6.12"):
                         continue
                     if not operations and "+" in state and op not in FEW:
                         continue
+                    # At their stage they have the mmap_lock that the owner wants.
+                    if not operations and action in OWNERS and op in ("collapse", "charge-move"):
+                        continue
                     # The root memcg cannot be removed, charges move in a hierarchy of their own.
                     if "root" in state and op in ("cgroup-remove", "charge-move"):
                         continue
@@ -181,7 +184,7 @@ def plan(victims, operations, states, base="6.12"):
                         continue        # gone since 6.14
                     if "charge-move" in (action, op) and not operations and \
                        (state not in ("queued", "partial") or
-                        "charge-move" == op and action not in ("scan", "munmap-half")):
+                        "charge-move" == op and action != "scan"):
                         continue
                     if action == "charge-move" and op not in ("scan",) + OWNERS:
                         continue

@@ -79,6 +79,7 @@
 #define BLOCK_MS	20	/* at least: then whoever is not through is blocked */
 #define BLOCK_MS_MAX	100
 #define STAGE_MS	3000	/* for safety: a stage ends when the victim is held */
+#define STUCK_MS	100	/* a victim that is not there by then waits for the stage */
 #define POINTS_MAX	4096
 #define PASSES		8
 #define TRIES		3	/* of the operation alone */
@@ -576,6 +577,7 @@ static enum ds_pause start_victim(struct explorer *x, struct round *r, unsigned 
 {
 	struct ds_actor *victim = actor_of(x, x->victim, 0), *op = actor_of(x, x->op, 1);
 	enum ds_pause state = DS_ARMED;
+	double until;
 
 	if (x->op->prepare && x->op->prepare(&x->subject))
 		cannot("the operation cannot be prepared");
@@ -594,10 +596,16 @@ static enum ds_pause start_victim(struct explorer *x, struct round *r, unsigned 
 		cannot("no pause point can be set there");
 	plant(x, "HANG");
 	ds_actor_send(victim, DS_DO_ACTION, x->victim, DS_CPU_VICTIM, &x->subject);
+	until = ds_now() + STUCK_MS / 1000.0;
 	while (!ds_actor_ready(victim, 0)) {
 		state = ds_pause_state(0);
 		if (state != DS_ARMED || (x->plant && !strcmp(x->plant, "HANG")))
 			break;
+		/* At its stage the operation has a lock that the victim wants. */
+		if (x->stage && ds_now() > until) {
+			ds_pause_line("id=0 off");
+			return DS_OFF;
+		}
 	}
 	return state;
 }
