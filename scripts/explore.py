@@ -66,8 +66,10 @@ OWNERS = ("munmap-half", "munmap-all", "dontneed-half", "free-half", "mremap-hal
 FOREIGN = ("scan", "migrate", "pageout", "collapse", "split-debugfs", "cgroup-remove",
            "charge-move")
 OPERATIONS = OWNERS + FOREIGN
-# With locks, pins and sizes on top, what can meet them.
+# With locks, pins and sizes on top, what can meet them; and in long functions.
 FEW = ("munmap-half", "munmap-all", "scan", "migrate", "split-debugfs")
+LONG = ("split_huge_page_to_list_to_order", "__folio_freeze_and_split_unmapped",
+        "migrate_pages_batch")
 # What make check has the time for.
 QUICK = (("deferred_split_scan", "scan", "munmap-half", "queued"),
          ("deferred_split_scan", "scan", "munmap-all", "partial"))
@@ -172,7 +174,7 @@ def plan(victims, operations, states, base="6.12"):
                     # The owner cannot be held and unmap at the same time.
                     if action in OWNERS and op in OWNERS:
                         continue
-                    if not operations and "+" in state and op not in FEW:
+                    if not operations and ("+" in state or victim in LONG) and op not in FEW:
                         continue
                     # At their stage they have the mmap_lock that the owner wants.
                     if not operations and action in OWNERS and op in ("collapse", "charge-move"):

@@ -81,13 +81,14 @@
 #define STAGE_MS	3000	/* for safety: a stage ends when the victim is held */
 #define STUCK_MS	100	/* a victim that is not there by then waits for the stage */
 #define POINTS_MAX	4096
+#define HOT		8	/* executions */
 #define PASSES		8
 #define TRIES		3	/* of the operation alone */
 #define PAGES_MAX	48	/* that may be lost for good */
 #define FRESH		3	/* exit status: not in this guest any more */
 
 struct points {
-	unsigned int offset[POINTS_MAX];
+	unsigned int offset[POINTS_MAX], hits[POINTS_MAX];
 	unsigned int nr, instructions, unprobed;
 };
 
@@ -481,7 +482,8 @@ static void cover_read(struct points *points)
 			   &points->instructions, &points->unprobed) == 2)
 			continue;
 		if (points->nr < POINTS_MAX &&
-		    sscanf(line, "+0x%x", &points->offset[points->nr]) == 1)
+		    sscanf(line, "+0x%x %u", &points->offset[points->nr],
+			   &points->hits[points->nr]) == 2)
 			points->nr++;
 	}
 	if (f)
@@ -957,16 +959,25 @@ int main(int argc, char **argv)
 		run_covered(&x, x.victim, 0, x.symbol, &victim_points);
 		for (i = n = 0; i < victim_points.nr; i++)
 			if (victim_points.offset[i] >= from && victim_points.offset[i] <= to)
+	{
+				victim_points.hits[n] = victim_points.hits[i];
 				victim_points.offset[n++] = victim_points.offset[i];
+			}
 		victim_points.nr = n;
 		if (x.symbol2) {
 			run_covered(&x, x.op, 1, x.symbol2, &op_points);
 			if (victim_points.nr)
 				explore_pairs(&x, first, seconds);
 		} else {
-			for (i = 0; i < victim_points.nr; i++)
-				if (victim_points.offset[i] >= first)
-					explore_point(&x, victim_points.offset[i]);
+			/* A probe in a loop costs time as long as it is there. */
+			ds_pause_off();
+			for (i = 0; i < victim_points.nr; i++) {
+				if (victim_points.offset[i] < first)
+					continue;
+				explore_point(&x, victim_points.offset[i]);
+				if (victim_points.hits[i] >= HOT)
+					ds_pause_off();
+			}
 		}
 	}
 
