@@ -957,12 +957,12 @@ int main(int argc, char **argv)
 			end(&x, 1);
 		}
 		run_covered(&x, x.victim, 0, x.symbol, &victim_points);
-		for (i = n = 0; i < victim_points.nr; i++)
-			if (victim_points.offset[i] >= from && victim_points.offset[i] <= to)
-	{
-				victim_points.hits[n] = victim_points.hits[i];
-				victim_points.offset[n++] = victim_points.offset[i];
-			}
+		for (i = n = 0; i < victim_points.nr; i++) {
+			if (victim_points.offset[i] < from || victim_points.offset[i] > to)
+				continue;
+			victim_points.hits[n] = victim_points.hits[i];
+			victim_points.offset[n++] = victim_points.offset[i];
+		}
 		victim_points.nr = n;
 		if (x.symbol2) {
 			run_covered(&x, x.op, 1, x.symbol2, &op_points);
