@@ -283,7 +283,7 @@ static const char *audit_complaint(void)
 	return !strncmp(last, "audit ok", 8) ? NULL : last;
 }
 
-/* What an action that ran alone has not done; NULL: all of it was done. */
+/* Has an action that ran alone done what it must? */
 static bool had_effect(struct explorer *x, const struct ds_action *action, struct round *r)
 {
 	struct ds_subject *s = &x->subject;
@@ -409,6 +409,7 @@ static void allocate_again(struct explorer *x)
 /* Judges, unmaps, and looks at the counters. */
 static void round_end(struct explorer *x, struct round *r)
 {
+	bool op_spent = r->op_ran || x->op->prepare;
 	struct ds_subject *s = &x->subject;
 
 	let_go(r);
@@ -418,7 +419,7 @@ static void round_end(struct explorer *x, struct round *r)
 		return;
 
 	/* With the owner, its mapping is gone. */
-	if (!x->victim->ends_owner && !(r->op_ran && x->op->ends_owner)) {
+	if (!x->victim->ends_owner && !(op_spent && x->op->ends_owner)) {
 		if (!x->plant || strcmp(x->plant, "LEAK")) {
 			ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, DS_CPU_OWNER, s);
 			if (answer_of(x, &x->owner).result && !r->wrong)
@@ -431,7 +432,7 @@ static void round_end(struct explorer *x, struct round *r)
 			  x->partially_mapped || count_queued(x)))
 		r->wrong = "LEAK";
 	settle_again(x, x->victim);
-	if (r->op_ran)
+	if (op_spent)
 		settle_again(x, x->op);
 	if (x->symbol2)
 		allocate_again(x);
