@@ -295,6 +295,11 @@ def explore_one(sessions, c, at=None, seconds=None, planted=None):
         reader = Reader(c, first)
         got = sessions.get().execute("explore/" + c.name, SECONDS,
                                      explorer_command(c, first, at, left, planted), reader)
+        if sessions.accel == "tcg" and judge.stale_breakpoint(got.console):
+            sessions.drop()
+            say("%s: %s; at it again" % (c.name, judge.STALE))
+            first = reader.culprit() if not c.victim2 else max(reader.next - 1, 0)
+            continue
         splats = got.splats
         if splats:
             # Of the point that spoke last, unless the kernel died before it could.

@@ -99,6 +99,27 @@ def first_splats(lines):
     return scan_console([""] * 50 + lines)
 
 
+STALE = "QEMU ran a breakpoint that was removed already: not the kernel's fault"
+
+
+def stale_breakpoint(lines):
+    """Did TCG execute a kprobe's int3 when the instruction was there again?
+
+    With several vCPUs, QEMU may translate code while another vCPU writes to it, and
+    keep that. The kernel does not know the breakpoint any more, and dies of it. The
+    bytes in the log, around the one in brackets that comes next, tell.
+    """
+    for n, line in enumerate(lines):
+        if re.search(r"\bOops: int3: ", line):
+            for code in lines[n:n + 12]:
+                m = re.search(r"\bCode: .*\b([0-9a-f]{2}) <[0-9a-f]{2}>", code)
+                if m:
+                    return m.group(1) != "cc"
+        elif any(p.search(line) for p in SPLATS):
+            return False            # something else was first
+    return False
+
+
 def segments(console):
     """Console lines by test: init marks the beginning of each in the log."""
     current, parts = "boot", {"boot": []}
@@ -308,6 +329,8 @@ def judge_run(run):
         # A built-in suite has run before init: what the boot said is its doing.
         lines = (parts["boot"] if name.startswith("kunit/") else []) + parts.get(name, [])
         verdict, detail = judge_test(test, first_splats(lines), dropped, tainted_before, kernel_ok)
+        if (meta.get("accel") or "").startswith("tcg") and stale_breakpoint(lines):
+            verdict, detail = ERROR, STALE
         if test["end"]:
             tainted_before = int(test["end"].get("tainted", 0)) & ~TAINT_HARMLESS
         row = dict(base, test=name, verdict=verdict, detail=detail,

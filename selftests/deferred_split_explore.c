@@ -299,7 +299,8 @@ static bool had_effect(struct explorer *x, const struct ds_action *action, struc
 	case DS_SPLIT:
 		return err || after.order == 0;
 	case DS_SCANNED:
-		return !err && (after.order == 0 || !(x->partial || x->underused));
+		/* Split; then a zero page has become the zeropage, which is no folio's. */
+		return !(x->partial || x->underused) || err || after.order == 0;
 	case DS_MOVED:
 		/* Or split for that, and its zero pages given back. */
 		return !err && (after.nid != r->before.nid || after.order == 0);
@@ -350,7 +351,7 @@ static const char *judge(struct explorer *x, struct round *r)
 		return "UNMARKED";
 
 	/* 6.12 does not scan the queue of a memcg that is offline. */
-	if (offline)
+	if (offline || (x->plant && !strcmp(x->plant, "LEAK")))
 		return NULL;
 	/* A scan of both nodes: on 6.12 the queue of a memcg has no node. */
 	for (nid = 0; nid < 2; nid++)
@@ -394,7 +395,7 @@ static void plant(struct explorer *x, const char *word)
 			cannot("nothing can be planted in the audit");
 	}
 	if (!strcmp(word, "HANG"))
-		kill(x->foreign[0].pid, SIGSTOP);
+		kill(actor_of(x, x->victim, 0)->pid, SIGSTOP);
 }
 
 /* Has somebody written to the pages that were freed? The allocator looks when it gives them. */

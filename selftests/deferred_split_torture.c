@@ -1492,12 +1492,17 @@ static void redraw_jitter(void)
 static void checkpoint(bool goes_on)
 {
 	unsigned int slot;
+	char *canary;
 	long splits;
 
 	store(&control->pause, true);
 	if (!all_quiet(false))
 		return;
 	ds_set_underused(false);
+	/* The scanners leave little behind: something that is there to be split. */
+	canary = ds_map_thp();
+	if (canary)
+		madvise(canary + ds_thp_size() / 2, ds_thp_size() / 2, MADV_DONTNEED);
 	sums.partially_mapped += sum_stat("nr_anon_partially_mapped");
 	if (have_audit) {
 		audit_check("audit");
@@ -1512,6 +1517,8 @@ static void checkpoint(bool goes_on)
 	for (slot = 0; slot <= NR_SLOTS; slot++)
 		scan_slot(slot, 1000);
 	sums.scan_splits += sum_stat("split") - splits;
+	if (canary)
+		munmap(canary, ds_thp_size());
 	sums.checkpoints++;
 	if (goes_on && !failed())
 		jitter_draw();

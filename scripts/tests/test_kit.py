@@ -229,11 +229,24 @@ class Explore(Sandbox):
         c.note = "cannot run: no such symbol"
         self.assertEqual(c.verdict, judge.SKIP)
 
+    def test_a_breakpoint_that_was_gone_is_no_splat(self):
+        oops = ["Oops: int3: 0000 [#1] PREEMPT SMP", "RIP: 0010:f+0x1/0x2",
+                "Code: 00 cc 87 %s <85> c9 0f"]
+        whole = (["point f+0x4 ok v", "point f+0x8 ok v", "point f+0xc ok v"], 0, [])
+        c, sessions = self.explored((self.COVER + ["point f+0x0 ok v"], None,
+                                     oops[:2] + [oops[2] % "48"]), whole)
+        self.assertEqual([p[:2] for p in c.points], [(o, "ok") for o in (0, 4, 8, 12)])
+        # One that is there was put there by nobody.
+        c, sessions = self.explored((self.COVER + ["point f+0x0 ok v"], None,
+                                     oops[:2] + [oops[2] % "cc"]),
+                                    (["point f+0x8 ok v", "point f+0xc ok v"], 0, []))
+        self.assertEqual(c.points[1][:2], (4, "SPLAT"))
+
     class Sessions:
         """Guests that say what a test has them say, one after the other."""
 
         def __init__(self, *guests):
-            self.guests, self.dropped = list(guests), 0
+            self.guests, self.dropped, self.accel = list(guests), 0, "tcg"
 
         def get(self):
             return self
