@@ -134,6 +134,18 @@ class JudgeTest(unittest.TestCase):
                 case.console.insert(2, "[    3.5] " + line)
                 self.expect(case, judge.FAIL, "splat")
 
+    def test_a_breakpoint_that_qemu_should_not_have_run(self):
+        for accel, byte, verdict in (("tcg", "48", judge.ERROR), ("tcg", "cc", judge.FAIL),
+                                     ("kvm", "48", judge.FAIL)):
+            with self.subTest(accel=accel, byte=byte):
+                case = Case()
+                case.meta["accel"] = accel
+                case.console[2:2] = ["[    3.5] Oops: int3: 0000 [#1] PREEMPT SMP",
+                                     "[    3.5] Code: 00 cc 87 %s <85> c9 0f" % byte]
+                self.expect(case, verdict)
+        case.console.insert(2, "[    3.4] " + SPLATS["list add"])
+        self.expect(case, judge.FAIL, "splat")
+
     def test_splat_with_carriage_returns_and_escapes(self):
         case = Case()
         case.console.insert(2, "\x1b[31m[    3.5] list_del corruption. prev->next\x1b[m\r")
