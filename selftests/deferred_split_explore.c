@@ -942,6 +942,8 @@ int main(int argc, char **argv)
 		cannot("no process can be made");
 	settle(&x);
 	x.stage = find_stage(&x);
+	/* Charge moving says that it is deprecated. */
+	kernel_said_something(&x);
 	x.partially_mapped = ds_size_stat(x.subject.size, "nr_anon_partially_mapped");
 
 	if (offset >= 0 && (!x.symbol2 || offset2 >= 0)) {
