@@ -24,12 +24,8 @@
 /* Where the kit's guests have the module, to load it again. */
 #define MODULE_FILE	"/splitq.ko"
 
-FIXTURE(pause) {
-	struct ds_actor owner;
-	struct ds_subject subject;
-};
-
-FIXTURE_SETUP(pause)
+/* Sets the knobs; or says why this cannot be tested here. */
+static const char *set_up(void)
 {
 	const char *why = ds_unusable();
 
@@ -37,8 +33,18 @@ FIXTURE_SETUP(pause)
 		why = "needs the splitq module";
 	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		why = "needs two CPUs";
-	if (!why)
-		why = ds_knobs_set();
+	return why ?: ds_knobs_set();
+}
+
+FIXTURE(pause) {
+	struct ds_actor owner;
+	struct ds_subject subject;
+};
+
+FIXTURE_SETUP(pause)
+{
+	const char *why = set_up();
+
 	if (why)
 		SKIP(return, "%s", why);
 	ASSERT_TRUE(ds_pin_to_cpu(0));
@@ -228,14 +234,8 @@ FIXTURE_VARIANT_ADD(filter, skip)
 
 FIXTURE_SETUP(filter)
 {
-	const char *why = ds_unusable();
+	const char *why = set_up();
 
-	if (!why && !ds_have_module())
-		why = "needs the splitq module";
-	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		why = "needs two CPUs";
-	if (!why)
-		why = ds_knobs_set();
 	if (why)
 		SKIP(return, "%s", why);
 	self->subject.size = ds_thp_size();
