@@ -202,7 +202,7 @@ STOCK_FINDS = (
     ("B52", ("migrate_folio_move", "migrate", "munmap-half", "queued"), "UNMARKED", ""),
 )
 # Oracles that no kernel at hand turns red: a fault is planted for each.
-PLANTED = dict.fromkeys(("AUDIT", "STUCK", "LEAK", "HANG"),
+PLANTED = dict.fromkeys(("AUDIT", "STUCK", "LEAK", "CONTENT", "HANG"),
                         ("deferred_split_folio", "munmap-half", "scan", "queued"))
 PLANTED["NOEFFECT"] = ("deferred_split_scan", "scan", "munmap-half", "queued")
 
@@ -289,8 +289,15 @@ def explorer_can_fail():
 
 
 def two_preemptions_work():
-    """Pairs are held both, and nothing is red with the series."""
+    """Pairs are held both; stock is red, and nothing with the series."""
     import explore
+    v, a, v2, o, s = explore.PAIRS[0]
+    stock = explore.Combination(v, a, o, s, v2)
+    built, _ = explore.explore(explorer_arguments(series="0"), [stock], seconds=30)
+    explore.show([stock], built)
+    missing = {"LOST", "CORRUPT"} - {p[1] for p in stock.red}
+    if missing == {"LOST", "CORRUPT"}:
+        return ["stock: neither LOST nor CORRUPT is found"]
     chosen = [explore.Combination(v, a, o, s, v2) for v, a, v2, o, s in explore.PAIRS[:1]]
     built, _ = explore.explore(explorer_arguments(), chosen, seconds=15)
     explore.show(chosen, built)

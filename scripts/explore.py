@@ -235,9 +235,17 @@ class Reader:
         m = re.match(r"point \S+\+0x([0-9a-f]+) (\S+) (.*)$", line)
         if m:
             offset = int(m.group(1), 16)
-            c.points.append((offset, m.group(2), m.group(3)))
             self.points += 1
+            if c.victim2:       # red with one preemption already: no second offset
+                c.points.append(((offset, 0), m.group(2), m.group(3)))
+                return
+            c.points.append((offset, m.group(2), m.group(3)))
             self.next = offset + 1
+            return
+        m = re.match(r"covering (\d+) \S+\+0x([0-9a-f]+)$", line)
+        if m:
+            self.trying = (int(m.group(2), 16), 0)
+            self.next = int(m.group(1)) + 1
             return
         m = re.match(r"try (\d+) \S+\+0x([0-9a-f]+) \S+\+0x([0-9a-f]+)$", line)
         if m:

@@ -148,26 +148,13 @@ static int collapse(struct ds_subject *s)
 	return foreign_madvise(s, MADV_COLLAPSE);
 }
 
-static int write_to(const char *path, const char *line)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int err = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, line, strlen(line)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
 static int split_debugfs(struct ds_subject *s)
 {
 	char line[96];
 
 	snprintf(line, sizeof(line), "%d,0x%lx,0x%lx,0", s->owner, (unsigned long)s->thp,
 		 (unsigned long)s->thp + s->size);
-	return write_to("/sys/kernel/debug/split_huge_pages", line);
+	return ds_write_file("/sys/kernel/debug/split_huge_pages", line);
 }
 
 static int move_owner(struct ds_subject *s, const char *dir)
@@ -176,7 +163,7 @@ static int move_owner(struct ds_subject *s, const char *dir)
 
 	snprintf(path, sizeof(path), "%scgroup.procs", dir);
 	snprintf(pid, sizeof(pid), "%d", s->owner);
-	return write_to(path, pid);
+	return ds_write_file(path, pid);
 }
 
 /* Moving a task waits for all CPUs. */
@@ -275,20 +262,19 @@ static void owner_fill(char *thp, size_t size, size_t page)
 static int owner_verify(const struct ds_subject *s, size_t page)
 {
 	size_t step = s->size / PAGES_VERIFIED, i;
+	unsigned long found;
+	int fd, err = 0;
 
-	for (i = 0; i < s->size; i += step > page ? step : page) {
-		unsigned long found;
-		struct iovec { void *base; size_t len; } to = { &found, sizeof(found) },
-			from = { s->thp + i, sizeof(found) };
-
-		/* Not a load: it may not be mapped. */
-		if (syscall(SYS_process_vm_readv, getpid(), &to, 1UL, &from, 1UL, 0UL) !=
-		    sizeof(found))
-			continue;
-		if (found != (s->fill ? i + 1 : 0) && (found || i < s->size / 2))
-			return -EIO;
-	}
-	return 0;
+	/* Not loads: it may not be mapped. */
+	fd = open("/proc/self/mem", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (i = 0; i < s->size && !err; i += step > page ? step : page)
+		if (pread(fd, &found, sizeof(found), (uintptr_t)(s->thp + i)) == sizeof(found) &&
+		    found != (s->fill ? i + 1 : 0) && (found || i < s->size / 2))
+			err = -EIO;
+	close(fd);
+	return err;
 }
 
 static char *owner_map(const struct ds_subject *s, size_t page)

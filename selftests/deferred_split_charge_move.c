@@ -66,11 +66,7 @@
 
 static bool write_text(const char *path, const char *text)
 {
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	close(fd);
-	return ok;
+	return !ds_write_file(path, text);
 }
 
 static unsigned long inode_of(const char *path)
@@ -342,7 +338,8 @@ FIXTURE_SETUP(charge)
 	if (why)
 		SKIP(return, "cannot set %s", why);
 
-	snprintf(self->root, sizeof(self->root), "/tmp/deferred_split.XXXXXX");
+	snprintf(self->root, sizeof(self->root), "%s/deferred_split.XXXXXX",
+		 getenv("TMPDIR") ?: P_tmpdir);
 	ASSERT_NE(NULL, mkdtemp(self->root));
 	self->mounted = mount_v1(self->root);
 	if (!self->mounted)

@@ -39,6 +39,7 @@
  * A line per instruction that the victim was held at, or per pair:
  *
  *	point SYMBOL+0xOFF ok|blocked|WORD victim=RESULT op=RESULT
+ *	covering NUMBER SYMBOL+0xOFF
  *	try NUMBER SYMBOL+0xOFF SYMBOL2+0xOFF2
  *	pair NUMBER SYMBOL+0xOFF SYMBOL2+0xOFF2 WORD victim=RESULT op=RESULT
  *
@@ -56,8 +57,8 @@
  *	CONTENT		the owner does not have in its memory what it wrote there
  *	HANG		somebody makes no progress
  *
- * -p WORD makes the first point find AUDIT, STUCK, LEAK, NOEFFECT or HANG although
- * the kernel has done nothing wrong: the oracles can fail.
+ * -p WORD makes the first point find AUDIT, STUCK, LEAK, NOEFFECT, CONTENT or HANG
+ * although the kernel has done nothing wrong: the oracles can fail.
  *
  * Exit status: 0 nothing red, 1 something is, 3 something is that what follows could
  * suffer from: go on behind the last point in a fresh guest; 4 it cannot run here.
@@ -421,6 +422,9 @@ static void round_end(struct explorer *x, struct round *r)
 
 	/* With the owner, its mapping is gone. */
 	if (!x->victim->ends_owner && !(op_spent && x->op->ends_owner)) {
+		/* It looks for what it did not write. */
+		if (x->plant && !strcmp(x->plant, "CONTENT"))
+			s->fill = !s->fill;
 		if (!x->plant || strcmp(x->plant, "LEAK")) {
 			ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, DS_CPU_OWNER, s);
 			if (answer_of(x, &x->owner).result && !r->wrong)
@@ -802,6 +806,10 @@ static void explore_pairs(struct explorer *x, unsigned long first, int seconds)
 		pass = number / POINTS_MAX / nr;
 		a = number / POINTS_MAX % nr;
 		offset = victim_points.offset[spread(a, nr)];
+		/* If that is red already, a fresh guest goes on behind all of its pairs. */
+		printf("covering %lu %s+0x%x\n", (number / POINTS_MAX + 1) * POINTS_MAX - 1,
+		       x->symbol, offset);
+		fflush(stdout);
 		cover_op_at(x, offset);
 		printf("pairs %s+0x%x %u\n", x->symbol, offset, op_points.nr);
 		for (b = number % POINTS_MAX; b < op_points.nr; b++) {

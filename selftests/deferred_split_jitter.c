@@ -29,15 +29,7 @@
 
 static int jitter(const char *text)
 {
-	int fd = open(JITTER, O_WRONLY | O_CLOEXEC);
-	int err = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
+	return ds_write_file(JITTER, text);
 }
 
 static bool jitter_sums(long *points, long *hits, long *holds)

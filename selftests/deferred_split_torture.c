@@ -193,19 +193,6 @@ static unsigned int below(unsigned int n)
 	return n ? (random_state * 0x2545f4914f6cdd1d >> 33) % n : 0;
 }
 
-static int put(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	int err = 0;
-
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, strlen(text)) < 0)
-		err = -errno;
-	close(fd);
-	return err;
-}
-
 static ssize_t get(const char *path, char *buf, size_t size)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -272,16 +259,16 @@ static bool slots_create(void)
 {
 	char path[256];
 
-	put(CGROUP_DIR "cgroup.subtree_control", "+memory");
+	ds_write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
 	snprintf(base_dir, sizeof(base_dir), CGROUP_DIR "deferred_split_torture.%d", getpid());
 	snprintf(path, sizeof(path), "%s/cgroup.subtree_control", base_dir);
-	if (mkdir(base_dir, 0755) || put(path, "+memory"))
+	if (mkdir(base_dir, 0755) || ds_write_file(path, "+memory"))
 		return false;
 	snprintf(path, sizeof(path), "%s/nested", base_dir);
 	if (mkdir(path, 0755))
 		return false;
 	snprintf(path, sizeof(path), "%s/nested/cgroup.subtree_control", base_dir);
-	return !put(path, "+memory");
+	return !ds_write_file(path, "+memory");
 }
 
 static void slots_remove(void)
@@ -313,7 +300,7 @@ static bool slot_enter(unsigned int slot)
 	snprintf(path, sizeof(path), "%s/cgroup.procs", dir);
 	for (tries = 0; tries < 10; tries++) {
 		mkdir(dir, 0755);
-		if (!put(path, "0"))
+		if (!ds_write_file(path, "0"))
 			return true;
 	}
 	return false;
@@ -594,7 +581,7 @@ static void soft_offline(unsigned int region, unsigned int page)
 		return;
 	done(OP_OFFLINE);
 	snprintf(line, sizeof(line), "%lu", pfn);
-	if (!put("/sys/kernel/debug/hwpoison/unpoison-pfn", line))
+	if (!ds_write_file("/sys/kernel/debug/hwpoison/unpoison-pfn", line))
 		__atomic_sub_fetch(&control->offlined, 1, __ATOMIC_RELAXED);
 }
 
@@ -753,7 +740,7 @@ static void reclaim_some(void)
 		snprintf(path, sizeof(path) - 32, "%s", base_dir);
 	strcat(path, "/memory.reclaim");
 	snprintf(amount, sizeof(amount), "%uK", 64 << below(7));
-	if (!put(path, amount))
+	if (!ds_write_file(path, amount))
 		done(OP_RECLAIM);
 }
 
@@ -781,7 +768,7 @@ static void split_some(pid_t pid, char *addr, size_t len)
 
 	snprintf(line, sizeof(line), "%d,0x%lx,0x%lx,%u", pid, (unsigned long)addr,
 		 (unsigned long)addr + len, order);
-	if (!put("/sys/kernel/debug/split_huge_pages", line))
+	if (!ds_write_file("/sys/kernel/debug/split_huge_pages", line))
 		done(OP_SPLIT);
 }
 
@@ -827,11 +814,11 @@ static void stirrer_step(struct task *me, enum op op)
 		peek(pid);
 		break;
 	case OP_COMPACT:
-		if (!put("/proc/sys/vm/compact_memory", "1"))
+		if (!ds_write_file("/proc/sys/vm/compact_memory", "1"))
 			done(op);
 		break;
 	default:
-		if (!put("/proc/sys/vm/drop_caches", "2"))
+		if (!ds_write_file("/proc/sys/vm/drop_caches", "2"))
 			done(op);
 		break;
 	}
@@ -879,7 +866,7 @@ static void plant_beside(const char *plant)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (!strcmp(plant, "taint"))
-		put("/proc/sys/kernel/tainted", "64");
+		ds_write_file("/proc/sys/kernel/tainted", "64");
 	if (!strcmp(plant, "leak")) {
 		thp = ds_map_thp();
 		/* Nothing of it is zero, so no scan splits it; nor is it reclaimed. */
@@ -887,7 +874,7 @@ static void plant_beside(const char *plant)
 			memset(thp, 1, thp_size);
 	}
 	/* One read sees it: plant it again and again. */
-	while (!strcmp(plant, "audit") && !put(DS_SPLITQ "audit_plant", "count"))
+	while (!strcmp(plant, "audit") && !ds_write_file(DS_SPLITQ "audit_plant", "count"))
 		usleep(1000);
 	for (;;)
 		pause();
@@ -1060,7 +1047,7 @@ static int jitter_point(const struct victim *v, unsigned long offset)
 
 	snprintf(line, sizeof(line), "%s+0x%lx %s", v->symbol, offset,
 		 v->hold_often ? "one_in=2 max_us=1000" : "");
-	return put(JITTER, line);
+	return ds_write_file(JITTER, line);
 }
 
 /* At the next start of an instruction: none is longer than 15 bytes. */
@@ -1120,7 +1107,7 @@ static void jitter_off(void)
 	if (!have_jitter())
 		return;
 	jitter_collect();
-	put(JITTER, "off");
+	ds_write_file(JITTER, "off");
 	jitter.points = 0;
 }
 
@@ -1141,7 +1128,7 @@ static void jitter_draw(void)
 	jitter.drawn_at = ds_now();
 	snprintf(line, sizeof(line), "seed=%u one_in=%u max_us=%u", below(1U << 31),
 		 settings[s].one_in, settings[s].max_us);
-	put(JITTER, line);
+	ds_write_file(JITTER, line);
 	for (v = victims; v < victims + ARRAY_SIZE(victims); v++) {
 		if (!v->size)
 			continue;
@@ -1213,7 +1200,7 @@ static void order_knob(unsigned int i, const char *value, char *old, size_t size
 			old[strcspn(old, "]")] = '\0';
 		}
 	}
-	put(path, value);
+	ds_write_file(path, value);
 }
 
 static void orders_restore(void)
@@ -1321,7 +1308,7 @@ static void check_scan_splits(void)
 
 	for (;;) {
 		/* 1: with that, pages in per-CPU batches lose their references. */
-		put("/proc/sys/vm/drop_caches", "1");
+		ds_write_file("/proc/sys/vm/drop_caches", "1");
 		for (slot = 0; slot <= NR_SLOTS; slot++)
 			scan_slot(slot, 1000);
 		left = 0;
@@ -1546,7 +1533,7 @@ static void draw_underused(void)
 	char line[16];
 
 	snprintf(line, sizeof(line), "%u", values[below(ARRAY_SIZE(values))]);
-	put(THP_DIR "khugepaged/max_ptes_none", line);
+	ds_write_file(THP_DIR "khugepaged/max_ptes_none", line);
 }
 
 static void supervise(double seconds)
@@ -1618,8 +1605,8 @@ static void check_leaks(void)
 		if (ds_now() > end)
 			break;
 		/* Per-CPU batches, and what was left in the swap cache. */
-		put("/proc/sys/vm/drop_caches", "1");
-		put(CGROUP_DIR "memory.reclaim", "16M");
+		ds_write_file("/proc/sys/vm/drop_caches", "1");
+		ds_write_file(CGROUP_DIR "memory.reclaim", "16M");
 		usleep(200000);
 	}
 	fail("LEAK: all is unmapped, and %s", what);

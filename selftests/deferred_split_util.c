@@ -36,7 +36,7 @@ static int read_file(const char *path, char *buf, size_t size)
 	return n;
 }
 
-static int write_file(const char *path, const char *text)
+int ds_write_file(const char *path, const char *text)
 {
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	int err = 0;
@@ -162,7 +162,7 @@ static const char *knob_set(const char *path, const char *value)
 
 	for (i = 0; i < NR_KNOBS && knobs[i].old[0]; i++)
 		if (!strcmp(knobs[i].path, path))
-			return write_file(path, value) ? path : NULL;
+			return ds_write_file(path, value) ? path : NULL;
 	if (i == NR_KNOBS || read_file(path, buf, sizeof(buf)) <= 0)
 		return path;
 	/* "always [madvise] never", or just the value */
@@ -171,7 +171,7 @@ static const char *knob_set(const char *path, const char *value)
 	old[strcspn(old, "]\n")] = '\0';
 	snprintf(knobs[i].path, sizeof(knobs[i].path), "%s", path);
 	snprintf(knobs[i].old, sizeof(knobs[i].old), "%s", old);
-	return write_file(path, value) ? path : NULL;
+	return ds_write_file(path, value) ? path : NULL;
 }
 
 const char *ds_knobs_set(void)
@@ -211,7 +211,7 @@ void ds_knobs_restore(void)
 
 	for (i = 0; i < NR_KNOBS; i++) {
 		if (knobs[i].old[0])
-			write_file(knobs[i].path, knobs[i].old);
+			ds_write_file(knobs[i].path, knobs[i].old);
 		knobs[i].old[0] = '\0';
 	}
 }
@@ -250,7 +250,7 @@ void ds_memcg_create(struct ds_memcg *memcg)
 	struct stat st;
 
 	memcg->v1 = false;
-	write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
+	ds_write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
 	/* Not a name twice: what was removed may have its folios still. */
 	snprintf(memcg->dir, sizeof(memcg->dir), CGROUP_DIR "deferred_split.%d.%d/", getpid(),
 		 number++);
@@ -275,7 +275,7 @@ bool ds_memcg_enter(const struct ds_memcg *memcg)
 	if (!memcg->dir[0])
 		return true;
 	snprintf(path, sizeof(path), "%scgroup.procs", memcg->dir);
-	return !write_file(path, "0");
+	return !ds_write_file(path, "0");
 }
 
 void ds_memcg_root(struct ds_memcg *memcg)
@@ -287,29 +287,39 @@ void ds_memcg_root(struct ds_memcg *memcg)
 	memcg->ino = !stat(CGROUP_DIR, &st) && st.st_ino ? st.st_ino : 1;
 }
 
-#define CGROUP_V1_DIR	"/tmp/deferred_split_v1/"
+/* Below the directory of the machine's own choice; the same for every process. */
+static const char *cgroup_v1_dir(void)
+{
+	static char dir[128];
+	const char *top = getenv("TMPDIR");
+
+	snprintf(dir, sizeof(dir), "%s/deferred_split_v1/", top ?: P_tmpdir);
+	return dir;
+}
 
 const char *ds_memcg_create_v1(struct ds_memcg *memcg, const char *name)
 {
+	const char *top = cgroup_v1_dir();
 	char path[300];
 	struct stat st;
 	int tries;
 
-	mkdir(CGROUP_V1_DIR, 0755);
-	if (access(CGROUP_V1_DIR "memory.move_charge_at_immigrate", F_OK)) {
+	mkdir(top, 0755);
+	snprintf(path, sizeof(path), "%smemory.move_charge_at_immigrate", top);
+	if (access(path, F_OK)) {
 		/* A controller is free when its last cgroup of the other kind is gone. */
-		write_file(CGROUP_DIR "cgroup.subtree_control", "-memory");
-		for (tries = 0; mount("none", CGROUP_V1_DIR, "cgroup", 0, "memory"); tries++) {
+		ds_write_file(CGROUP_DIR "cgroup.subtree_control", "-memory");
+		for (tries = 0; mount("none", top, "cgroup", 0, "memory"); tries++) {
 			if (tries == 300)
 				return "cgroup v1 memory cannot be mounted";
 			usleep(10000);
 		}
 	}
-	snprintf(memcg->dir, sizeof(memcg->dir), CGROUP_V1_DIR "%s/", name);
+	snprintf(memcg->dir, sizeof(memcg->dir), "%s%s/", top, name);
 	snprintf(path, sizeof(path), "%smemory.move_charge_at_immigrate", memcg->dir);
 	if ((mkdir(memcg->dir, 0755) && errno != EEXIST) || stat(memcg->dir, &st))
 		return "no cgroup v1 cgroup can be made";
-	if (write_file(path, "3"))
+	if (ds_write_file(path, "3"))
 		return "charge moving is not in this kernel";
 	memcg->ino = st.st_ino;
 	memcg->v1 = true;
@@ -336,7 +346,7 @@ int ds_scan(const struct ds_memcg *memcg, int nid, unsigned long nr)
 
 	/* The shrinker's files know the memcgs of cgroup v2 only. */
 	if (memcg->v1)
-		return write_file("/proc/sys/vm/drop_caches", "2");
+		return ds_write_file("/proc/sys/vm/drop_caches", "2");
 	snprintf(path, sizeof(path), "%sscan", shrinker_dir());
 	snprintf(line, sizeof(line), "%lu %d %lu", memcg->ino, nid, nr);
 	return kept_write(&scan_file, path, O_WRONLY, line);

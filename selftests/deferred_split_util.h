@@ -14,6 +14,9 @@
  */
 const char *ds_unusable(void);
 
+/* Write a line to a file of the kernel. Return: 0 or a negative errno. */
+int ds_write_file(const char *path, const char *text);
+
 /* Size of a PMD mapped THP in bytes, 0 if the kernel has none. */
 size_t ds_thp_size(void);
 

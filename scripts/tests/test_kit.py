@@ -303,6 +303,20 @@ class Explore(Sandbox):
         self.assertEqual(c.points[-1][1], "SPLAT")
         self.assertEqual(sessions.dropped, 1)
 
+    def test_pairs_go_on_behind_a_red_one(self):
+        import explore
+        c = explore.Combination("f", "scan", "munmap-half", "queued", "g")
+        sessions = self.Sessions(
+            (self.COVER + ["covering 4095 f+0x0", "point f+0x0 LOST v"], 3, []),
+            (["covering 8191 f+0x4", "pairs f+0x4 2", "try 4096 f+0x4 g+0x8"], None, []),
+            (["covering 8191 f+0x4", "pairs f+0x4 2", "try 4097 f+0x4 g+0xc",
+              "pair 4097 f+0x4 g+0xc CORRUPT v"], 1, []))
+        explore.explore_one(sessions, c, seconds=60)
+        self.assertEqual([p[:2] for p in c.points],
+                         [((0, 0), "LOST"), ((4, 8), "HANG"), ((4, 12), "CORRUPT")])
+        self.assertTrue(sessions.command.endswith(" 4097"))
+        self.assertEqual(c.tried, 2)
+
     def test_an_operation_without_effect_is_red(self):
         none = "control munmap-half NOEFFECT result=0 ms=1.0"
         end = "window f/munmap-half entered=0 ok=0 blocked=0 red=1 missed=0 both=0"
