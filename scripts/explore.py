@@ -415,7 +415,9 @@ def pair_windows(c, built):
 
 def schedule(c, where, built):
     at = "@%s-%s-%s" % (built.source.version, built.kernel.label, built.kernel.arch)
-    if c.victim2:
+    if c.victim2 and not where[1]:
+        where = where[0]        # the operation need not be held for it
+    elif c.victim2:
         return "%s+0x%x/%s/%s+0x%x/%s/%s%s" % (c.victim, where[0], c.action, c.victim2, where[1],
                                               c.op, c.state, at)
     return "%s+0x%x/%s/%s/%s%s" % (c.victim, where, c.action, c.op, c.state, at)

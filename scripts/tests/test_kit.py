@@ -316,6 +316,11 @@ class Explore(Sandbox):
                          [((0, 0), "LOST"), ((4, 8), "HANG"), ((4, 12), "CORRUPT")])
         self.assertTrue(sessions.command.endswith(" 4097"))
         self.assertEqual(c.tried, 2)
+        built = types.SimpleNamespace(
+            source=types.SimpleNamespace(version="6.12.117"),
+            kernel=types.SimpleNamespace(label="stock", arch="x86_64"))
+        self.assertEqual(explore.schedule(c, (4, 0), built),
+                         "f+0x4/scan/munmap-half/queued@6.12.117-stock-x86_64")
 
     def test_an_operation_without_effect_is_red(self):
         none = "control munmap-half NOEFFECT result=0 ms=1.0"
