@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The points in mm/ at which the KUnit tests of the deferred split queue look, or
+ * wait. Built only with the tests; not part of their module, if they are one.
+ */
+#include <kunit/static_stub.h>
+#include <kunit/visibility.h>
+
+#include "deferred_split_point.h"
+
+/**
+ * deferred_split_point - a place where a test may look or wait
+ * @point: which one
+ * @folio: the folio that it is about
+ *
+ * Does nothing, unless a KUnit test runs in this task and has put a function of its
+ * own here.
+ *
+ * Context: any, that of the caller; at SPLIT_UNLINK the lock of the queue is held.
+ */
+void deferred_split_point(enum deferred_split_point point, struct folio *folio)
+{
+	KUNIT_STATIC_STUB_REDIRECT(deferred_split_point, point, folio);
+}
+EXPORT_SYMBOL_IF_KUNIT(deferred_split_point);
