@@ -1,0 +1,490 @@
+#!/usr/bin/env python3
+"""Run every mutant against every detector: all of them must be caught.
+
+A mutant is a known bug, put back on top of the series: patches/mutants. Its header
+names what must turn red, and by what word:
+
+  Red: TEST WORDS               a test of make run
+  Explore: VICTIM/ACTION/OP/STATE WORDS
+                                a schedule of make explore; of two preemptions
+                                VICTIM/ACTION/VICTIM2/OP/STATE. VICTIM may be a
+                                list: the first that is in the kernel is taken
+
+All mutants are in one kernel, and chosen when it boots (see combine.py); --only (M)
+is some of them, or any patch, which is built as a kernel of its own. Each runs in
+guests of its own. The first row is that kernel with none of them: all of it must be
+green. A mutant that is not caught by what its header names fails, and so does one
+that nothing catches. The time is that of the test in the guest, or of the explorer,
+up to the first thing that is wrong.
+
+Without --only (M) and --tests (TESTS) the table in patches/mutants/README.md is
+written. With --named only what the headers name is run, and the series is explored
+in the schedules of make check instead of in all of these.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import platform
+import re
+import sys
+import threading
+import time
+import types
+
+import boot
+import build
+import common
+import compare
+import explore
+import guest
+import judge
+import run
+import torture
+from common import TOP, die, say
+
+README = os.path.join(TOP, "patches", "mutants", "README.md")
+EXPLORER, QUICK, TORTURE = "explorer", "explorer, quick", "torture"
+# These take long, and are about a few mutants, whose headers name them; or are the kit's
+# own tests of its module.
+WHERE_NAMED = ("selftests/unmap_is_not_lost", "selftests/unmap_does_not_corrupt",
+               "selftests/charge_move", "selftests/audit", "selftests/pause",
+               "selftests/jitter")
+CAUGHT, MISSED, SURVIVED, BROKEN = "caught", "MISSED", "SURVIVED", "ERROR"
+RED, GREEN, NONE, ERROR = "red", "green", "-", "error"
+PAIR_SECONDS = 60
+
+
+class Mutant:
+    """A patch, and what its header says must catch it."""
+
+    def __init__(self, patch, name=None):
+        self.patch = patch
+        self.name = name or common.mutant_id(patch)
+        text = common.file_bytes(patch).decode(errors="replace").split("\n---\n")[0]
+        m = re.search(r"^Subject: .*?(?:mutant \w+: )?([^:\n]+)$", text, re.M)
+        self.subject = m.group(1) if m else os.path.basename(patch)
+        self.red = {}
+        for test, words in re.findall(r"^Red: (\S+) (.+)$", text, re.M):
+            self.red.setdefault(test, []).append(words)
+        self.explore = []
+        for where, words in re.findall(r"^Explore: (\S+) (\S+)$", text, re.M):
+            parts = where.split("/")
+            if len(parts) not in (4, 5):
+                die("%s: Explore: %s" % (os.path.basename(patch), where),
+                    "it is VICTIM/ACTION/OP/STATE, or VICTIM/ACTION/VICTIM2/OP/STATE")
+            self.explore.append((parts, words.split("|")))
+        known = [t[0] for t in run.suites()]
+        for test in self.red:
+            if test not in known:
+                die("%s: Red: there is no test %s" % (os.path.basename(patch), test),
+                    "it is one of: %s" % " ".join(known))
+
+    @property
+    def named(self):
+        """The detectors that its header names."""
+        return list(self.red) + ([EXPLORER] if self.explore else [])
+
+
+def find(base, words=()):
+    """The mutants of a base, or those of them that are asked for."""
+    known = common.mutants(base)
+    if not known:
+        die("there are no mutants for base %s" % base)
+    for word in words:
+        if word not in known:
+            die("no mutant '%s' for base %s" % (word, base),
+                "M is one of: %s, or a patch" % " ".join(known))
+    return [Mutant(known[name]) for name in words or sorted(known)]
+
+
+def choose(base, text):
+    """The mutants that M names: ids, or patches; none if it is empty."""
+    chosen = []
+    for word in text.replace(",", " ").split():
+        if os.sep in word or word.endswith(".patch"):
+            if not os.path.isfile(word):
+                die("M=%s" % word, "there is no such patch")
+            chosen.append(Mutant(os.path.abspath(word)))
+        else:
+            chosen += find(base, [word])
+    return chosen
+
+
+class Cell:
+    """What one detector said about one mutant."""
+
+    def __init__(self, state, seconds=None, detail="", matches=True):
+        self.state, self.seconds, self.detail, self.matches = state, seconds, detail, matches
+
+    def __str__(self):
+        return "%.1f" % self.seconds if self.state == RED else \
+            "" if self.state == GREEN else self.state
+
+
+class Row:
+    """One mutant: a cell for each detector, and what they come to."""
+
+    def __init__(self, mutant):
+        self.mutant, self.cells = mutant, {}
+
+    @property
+    def verdict(self):
+        cells = self.cells.values()
+        if not self.mutant:
+            # Nothing chosen: the series.
+            bad = [c for c in cells if c.state in (RED, ERROR)]
+            return judge.FAIL if bad or not cells else judge.PASS
+        if any(not self.caught(d) for d in self.mutant.named if d in self.cells):
+            return BROKEN if any(self.cells[d].state == ERROR for d in self.mutant.named
+                                 if d in self.cells) else MISSED
+        if any(c.state == RED for c in cells):
+            return CAUGHT
+        return BROKEN if any(c.state == ERROR for c in cells) else SURVIVED
+
+    def caught(self, detector):
+        cell = self.cells[detector]
+        return cell.state == RED and cell.matches
+
+    @property
+    def good(self):
+        return self.verdict in (CAUGHT, judge.PASS)
+
+    @property
+    def first(self):
+        """The quickest of what caught it, seconds; None if nothing did."""
+        return min((c.seconds for c in self.cells.values() if c.state == RED), default=None)
+
+
+def resolve(victims, name, symbols):
+    """The first of the victims that is in the kernel; its copy, where the mutant has one.
+
+    The compiler may have split it, or specialised it: f.part.0, f.constprop.0.
+    """
+    for victim in victims.split(","):
+        for symbol in ["%s__%s" % (victim, name), victim] + \
+                sorted(s for s in symbols if s.startswith(victim + ".")):
+            if symbol in symbols:
+                return symbol
+    return victims.split(",")[0]
+
+
+def kernel_symbols(built):
+    with open(os.path.join(built.dir, "System.map")) as f:
+        return {line.split()[2] for line in f}
+
+
+def kunit_seconds(where, fallback):
+    """From the suite's first line on the console to its first complaint: the guest's clock."""
+    start = None
+    for line in judge.clean(judge.read(where, "console.log")).split("\n"):
+        m = re.match(r"\[\s*(\d+\.\d+)\](.*)", line)
+        if not m:
+            continue
+        if re.search(r"# Subtest: deferred_split\s*$", line):
+            start = float(m.group(1))
+        elif start is not None and (re.search(r"\bnot ok \d", m.group(2)) or
+                                    any(p.search(line) for p in judge.SPLATS)):
+            return float(m.group(1)) - start
+    return fallback
+
+
+class Bench:
+    """What all mutants share: the kernel with all of them, the directory, the settings."""
+
+    def __init__(self, args, clock):
+        self.args = args
+        combined = common.Kernel(self.arguments("all"))
+        self.built = build.Built(combined, clock)
+        self.accel = boot.accelerator(self.built)
+        self.symbols = kernel_symbols(self.built)
+        self.alone = self.which_alone(combined)
+        self.where = run.new_run_dir("mutants")
+        clock.lap("the kernel")
+
+    def which_alone(self, kernel):
+        import combine
+        return combine.combine(kernel, self.built.source).alone
+
+    def arguments(self, mutant):
+        return types.SimpleNamespace(**dict(vars(self.args), mutant=mutant))
+
+    def word(self, mutant):
+        """What MUTANT is for a mutant; for None, the series' behaviour."""
+        if mutant is None:
+            return "all"
+        known = common.mutants(self.args.base).get(mutant.name) == mutant.patch
+        return "all:" + mutant.name if known and mutant.name not in self.alone else mutant.patch
+
+    def kernel(self, mutant):
+        """(built, symbols) of one mutant."""
+        if mutant is None:
+            return self.built, self.symbols
+        built = build.Built(common.Kernel(self.arguments(self.word(mutant))))
+        return built, self.symbols if built.dir == self.built.dir else kernel_symbols(built)
+
+
+def run_selftests(bench, built, mutant, tests, where):
+    """The cells of the tests of make run."""
+    cells = {}
+    rows = run.run_tests(built, tests, bench.args, bench.accel, where, show=False)
+    by_name = {r["test"]: r for r in rows}
+    for test, *_ in tests:
+        row = by_name.get(test)
+        # Who does not come up died of the built-in suite.
+        if test.startswith("kunit/") and "boot" in by_name and \
+                (row is None or row["verdict"] == judge.ERROR):
+            row = dict(by_name["boot"], test=test)
+        if row is None or row["verdict"] in (judge.ERROR, judge.VACUOUS):
+            cells[test] = Cell(ERROR, detail="%s %s" % (row["verdict"], row["detail"])
+                               if row else "no verdict")
+        elif row["verdict"] == judge.FAIL:
+            text = compare.said(row)
+            seconds = row["seconds"]
+            if test.startswith("kunit/"):
+                seconds = kunit_seconds(row["run"], seconds)
+            words = mutant.red.get(test, ()) if mutant else ()
+            cells[test] = Cell(RED, seconds, row["detail"],
+                               all(re.search(w, text) for w in words))
+        else:
+            cells[test] = Cell(GREEN if row["verdict"] == judge.PASS else NONE,
+                               row["seconds"], row.get("detail") or "")
+    return cells
+
+
+def explore_some(bench, built, chosen, where):
+    """Explore combinations, [(Combination, words)], each to its first red point: a cell."""
+    start, notes, seen = time.monotonic(), [], []
+    with guest.Sessions(built, where, bench.accel, max(bench.args.smp, explore.CPUS),
+                        bench.args.mem) as sessions:
+        # A snapshot takes longer than the few guests that there will be.
+        sessions.why_not = "few guests"
+        for c, words in chosen:
+            if c.v1:
+                sessions.drop()
+            try:
+                explore.explore_one(sessions, c, seconds=PAIR_SECONDS, first_red=True)
+            except guest.Lost as e:
+                notes.append("%s: %s" % (c.name, e))
+            if c.red:
+                word = c.red[0][1]
+                seen.append(word)
+                return Cell(RED, time.monotonic() - start, "%s: %s" % (c.name, word),
+                            not words or word in words)
+            if c.verdict == judge.ERROR or (c.verdict == judge.VACUOUS and words):
+                notes.append("%s: %s" % (c.name, c.note or c.verdict))
+    if notes and not any(c.held for c, _ in chosen):
+        return Cell(ERROR, detail="; ".join(notes))
+    return Cell(GREEN if any(c.held for c, _ in chosen) else NONE, time.monotonic() - start,
+                "; ".join(c.note or "" for c, _ in chosen).strip("; "))
+
+
+def combination(parts, name, symbols):
+    if len(parts) == 4:
+        return explore.Combination(resolve(parts[0], name, symbols), *parts[1:])
+    victim, action, victim2, op, state = parts
+    return explore.Combination(resolve(victim, name, symbols), action, op, state,
+                               resolve(victim2, name, symbols))
+
+
+def run_mutant(bench, mutant, built, symbols, tests, named, seconds, everybody=()):
+    """All detectors of one mutant, or those that its header names; or of none (None)."""
+    row = Row(mutant)
+    name = mutant.name if mutant else None
+    where = os.path.join(bench.where, name or "none")
+    wanted = [t for t in tests if (mutant and t[0] in mutant.red) or not mutant or
+              (not named and t[0] not in WHERE_NAMED)]
+    if wanted:
+        row.cells.update(run_selftests(bench, built, mutant, wanted, where))
+    if mutant:
+        schedules = [(combination(p, name, symbols), words) for p, words in mutant.explore]
+    elif named:
+        schedules = [(explore.Combination(*q), ()) for q in explore.QUICK]
+    else:
+        schedules = [(combination(p, name, symbols), ())
+                     for p in sorted({tuple(p) for m in everybody for p, _ in m.explore})]
+    if schedules:
+        row.cells[EXPLORER] = explore_some(bench, built, schedules,
+                                           os.path.join(where, "explore"))
+    if not named and mutant and not bench.args.tests:
+        quick = [(explore.Combination(resolve(v, name, symbols), *rest), ())
+                 for v, *rest in explore.QUICK]
+        row.cells[QUICK] = explore_some(bench, built, quick, os.path.join(where, "quick"))
+    if seconds:
+        row.cells[TORTURE] = run_torture(bench, mutant, seconds)
+    return row
+
+
+def run_torture(bench, mutant, seconds):
+    args = bench.arguments(bench.word(mutant))
+    args.smp, args.time, args.seed, args.plant = 4, seconds, 1, None
+    (got, *_), _ = torture.torture(args, show=False)
+    if got["verdict"] == judge.FAIL:
+        return Cell(RED, got["seconds"], got["detail"])
+    return Cell(GREEN if got["verdict"] == judge.PASS else ERROR, got["seconds"], got["detail"])
+
+
+class Progress:
+    """A line for each mutant as it is through, with what is left."""
+
+    def __init__(self, total):
+        self.total, self.done, self.start, self.lock = total, 0, time.monotonic(), \
+            threading.Lock()
+
+    def __call__(self, row):
+        with self.lock:
+            self.done += 1
+            spent = time.monotonic() - self.start
+            left = spent / self.done * (self.total - self.done)
+            name = row.mutant.name if row.mutant else "none"
+            by = ["%s %.1f s%s" % (d.split("/")[-1], c.seconds,
+                                   "" if c.matches else " (other words)")
+                  for d, c in row.cells.items() if c.state == RED]
+            say("%d of %d, %d s left: %-5s %-8s %s" % (self.done, self.total, left, name,
+                                                       row.verdict, ", ".join(by)))
+            for detector, cell in row.cells.items():
+                wrong = cell.state == ERROR or (not row.mutant and cell.state == RED) or \
+                    (row.mutant and detector in row.mutant.named and not row.caught(detector))
+                if wrong:
+                    say("         %s: %s %s" % (detector, cell.state, cell.detail))
+
+
+def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Progress):
+    """Run the chosen mutants and, first, none of them: (rows, bench)."""
+    clock = clock or common.Clock()
+    boot.check_size(args)
+    tests = run.choose(args.tests)
+    bench = Bench(args, clock)
+    jobs = [(None,) + bench.kernel(None)]
+    jobs += [(m,) + bench.kernel(m) for m in chosen]
+    clock.lap("kernels of their own")
+    progress = show(len(jobs))
+    if named:       # of the tests, those that any of them is for
+        some = {t for m in chosen for t in m.red}
+        tests = [t for t in tests if t[0] in some]
+
+    def one(job):
+        row = run_mutant(bench, *job, tests, named, seconds, chosen)
+        progress(row)
+        return row
+
+    with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+        rows = list(pool.map(one, jobs))
+    clock.lap("%d mutants" % len(chosen))
+    save(rows, bench)
+    return rows, bench
+
+
+def save(rows, bench):
+    common.write_atomically(os.path.join(bench.where, "results.json"), json.dumps(
+        {"kernel": bench.built.info, "alone": bench.alone, "rows": [
+            {"mutant": r.mutant.name if r.mutant else None, "verdict": r.verdict,
+             "cells": {d: vars(c) for d, c in r.cells.items()}} for r in rows]}, indent=1))
+
+
+def columns(rows):
+    order = [t[0] for t in run.suites()] + [EXPLORER, QUICK, TORTURE]
+    return [d for d in order if any(d in r.cells for r in rows)]
+
+
+def table(rows):
+    """The matrix in Markdown."""
+    shown = columns(rows)
+    lines = ["| mutant | | %s |" % " | ".join(d.split("/")[-1] for d in shown),
+             "|---|---|%s" % ("--:|" * len(shown))]
+    for row in rows:
+        cells = []
+        for d in shown:
+            text = str(row.cells[d]) if d in row.cells else NONE
+            if row.mutant and d in row.mutant.named and row.cells.get(d) and row.caught(d):
+                text = "**%s**" % text
+            cells.append(text)
+        name = row.mutant.name if row.mutant else "none"
+        what = row.mutant.subject if row.mutant else "the series"
+        verdict = "" if row.good else " (%s)" % row.verdict
+        lines.append("| %s | %s%s | %s |" % (name, what, verdict, " | ".join(cells)))
+    return "\n".join(lines)
+
+
+def summary(rows):
+    """In words: how many, by how many detectors, how quick."""
+    mutants = [r for r in rows if r.mutant]
+    caught = [r for r in mutants if r.verdict == CAUGHT]
+    twice = [r for r in caught if sum(c.state == RED for c in r.cells.values()) > 1]
+    first = sorted(r.first for r in caught)
+    text = "%d mutants, %d caught, %d of them by two detectors or more" % (
+        len(mutants), len(caught), len(twice))
+    if first:
+        text += "; median time to the first detection %.1f s" % first[len(first) // 2]
+    left = [r.mutant.name for r in mutants if r.verdict != CAUGHT]
+    return text + ("; not caught: %s" % " ".join(left) if left else "")
+
+
+def machine():
+    with open("/proc/cpuinfo") as f:
+        model = next((line.split(":", 1)[1].strip() for line in f
+                      if line.startswith("model name")), platform.machine())
+    return "%s, %d CPUs" % (model, len(os.sched_getaffinity(0)))
+
+
+def write_readme(rows, bench, path=README, named=False):
+    """Replace the table of this base and architecture, or append it."""
+    info = bench.built.info
+    mark = "%s %s" % (info["base"], info["arch"])
+    begin, end = "<!-- make mutants: %s -->" % mark, "<!-- end of %s -->" % mark
+    lines = [begin, "## %s" % mark, "",
+             "%s with the series, all mutants in one kernel%s; %s, %d vCPUs (%d for the explorer), "
+             "%s, on %s%s. %s." % (
+                 info["source"], "" if not bench.alone else " but for %s" % " ".join(bench.alone),
+                 bench.accel, bench.args.smp, max(bench.args.smp, explore.CPUS),
+                 time.strftime("%Y-%m-%d"), machine(),
+                 "; of the detectors those that the header names" if named else "",
+                 summary(rows)), "",
+             table(rows), end]
+    with open(path) as f:
+        text = f.read()
+    if begin in text:
+        before, after = text.split(begin)[0], text.split(end, 1)[1]
+        text = before + "\n".join(lines) + after
+    else:
+        text = text.rstrip("\n") + "\n\n" + "\n".join(lines) + "\n"
+    common.write_atomically(path, text)
+
+
+def arguments():
+    env = os.environ.get
+    parser = run.run_arguments(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("-m", "--only", default=env("M") or "", metavar="ID-OR-PATCH",
+                        help="ids, or a patch that somebody wrote (M, all)")
+    parser.add_argument("--named", action="store_true",
+                        help="only the detectors that the headers name")
+    parser.add_argument("--time", default=env("TIME") or "0",
+                        help="seconds of torture for each, too (TIME, 0)")
+    parser.add_argument("--parallel", type=int, default=max(1, common.jobs() // 2),
+                        help="mutants at a time (half of JOBS)")
+    return parser
+
+
+def verb():
+    args = arguments().parse_args()
+    if args.det:
+        die("make mutants has no deterministic mode")
+    chosen = choose(args.base, args.only)
+    seconds = torture.number("TIME", args.time, 0)
+    clock = common.Clock()
+    rows, bench = matrix(args, chosen or find(args.base), args.named, seconds, args.parallel,
+                         clock)
+    say(table(rows))
+    say("case files: %s" % bench.where)
+    say(clock.report())
+    if not chosen and not args.tests:
+        write_readme(rows, bench, named=args.named)
+        say("written: %s" % README)
+    good = all(r.good for r in rows)
+    say("verdict: %s (%s)" % (judge.PASS if good else judge.FAIL, summary(rows)))
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    common.main(verb)
