@@ -20,7 +20,8 @@
  * Written "pfn 0xPFN" instead it describes the folio that this page is the head of
  * without a reference, for one that is frozen, or held by others only: a look at a
  * place in memory, whatever is there now. -ENOENT: it is not the head of a large
- * folio (any more).
+ * folio (any more). -EUCLEAN: it is free, and somebody has written to what was its
+ * _deferred_list since: to page->mapping of a page that the allocator has.
  *
  * Nothing is locked: the queue lock may be held by a CPU that is held. So an
  * answer is exact while the queue stands still, and a snapshot otherwise. refs
@@ -152,6 +153,19 @@ static struct folio *folio_find(int nr, unsigned long addr)
 }
 
 /* What is at this place in memory? Nobody may be asked to keep it there. */
+/*
+ * Freeing a folio clears ->mapping of its pages, and that is where the second
+ * store of a list_del_init() goes.
+ */
+static bool folio_written_after_free(const struct folio *folio)
+{
+	if (offsetof(struct folio, _deferred_list.prev) !=
+	    2 * sizeof(struct page) + offsetof(struct page, mapping))
+		return false;
+	return !page_ref_count(&folio->page) && !page_ref_count(&folio->page + 2) &&
+	       READ_ONCE(folio->_deferred_list.prev) == &folio->_deferred_list;
+}
+
 static int folio_peek(struct folio_query *q, unsigned long pfn)
 {
 	struct folio *folio;
@@ -159,6 +173,8 @@ static int folio_peek(struct folio_query *q, unsigned long pfn)
 	if (!pfn_valid(pfn) || !pfn_to_online_page(pfn))
 		return -EINVAL;
 	folio = (struct folio *)pfn_to_page(pfn);
+	if (!folio_test_large(folio) && folio_written_after_free(folio))
+		return -EUCLEAN;
 	if (!folio_test_large(folio) || PageTail(&folio->page) || folio_test_slab(folio))
 		return -ENOENT;
 	folio_query_drop(q);

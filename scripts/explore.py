@@ -33,7 +33,8 @@ from common import die, say
 VICTIMS = {
     "deferred_split_scan": (("scan",), (
         "queued", "underused", "partial", "partial+64k", "partial+root", "underused+locked",
-        "partial+locked", "partial+pinned")),
+        "partial+locked", "partial+pinned", "underused+pinned")),
+    "folio_split_queue_lock_irqsave": (("scan",), ("partial", "underused+pinned")),
     "split_queue_del": (("scan",), ("queued", "partial")),
     "split_queue_add": (("munmap-half",), ("queued", "queued+root")),
     "deferred_split_folio": (("munmap-half",), ("queued", "queued+root")),
@@ -46,12 +47,14 @@ VICTIMS = {
     "remove_migration_ptes": (("migrate",), ("queued", "underused")),
     "__folio_migrate_mapping": (("migrate",), ("queued", "underused")),
     "__remove_mapping": (("pageout",), ("queued",)),
-    "mem_cgroup_move_account": (("charge-move",), ("queued", "partial")),
+    "mem_cgroup_move_account": (("charge-move",), ("queued", "underused")),
 }
 # What is called otherwise, or inlined somewhere else, in 7.3.
 VICTIMS_7 = {
     "deferred_split_scan": VICTIMS["deferred_split_scan"],
     "deferred_split_isolate": (("scan",), ("queued", "partial")),
+    # With the series; stock has it on a list of its own, list_lru_isolate_move().
+    "list_lru_isolate": (("scan",), ("queued", "partial")),
     "__list_lru_add": (("munmap-half", "scan"), ("queued", "partial")),
     "__list_lru_del": (("munmap-all", "scan"), ("queued", "partial")),
     "deferred_split_folio": VICTIMS["deferred_split_folio"],
@@ -67,7 +70,8 @@ FOREIGN = ("scan", "migrate", "pageout", "collapse", "split-debugfs", "cgroup-re
            "charge-move")
 OPERATIONS = OWNERS + FOREIGN
 # With locks, pins and sizes on top, what can meet them; and in long functions.
-FEW = ("munmap-half", "munmap-all", "scan", "migrate", "split-debugfs")
+FEW = ("munmap-half", "munmap-all", "scan", "migrate", "split-debugfs",
+       ("charge-move", "underused+pinned"))
 LONG = ("split_huge_page_to_list_to_order", "__folio_freeze_and_split_unmapped",
         "migrate_pages_batch")
 # What make check has the time for.
@@ -174,7 +178,8 @@ def plan(victims, operations, states, base="6.12"):
                     # The owner cannot be held and unmap at the same time.
                     if action in OWNERS and op in OWNERS:
                         continue
-                    if not operations and ("+" in state or victim in LONG) and op not in FEW:
+                    if not operations and ("+" in state or victim in LONG) and op not in FEW \
+                       and (op, state) not in FEW:
                         continue
                     # At their stage they have the mmap_lock that the owner wants.
                     if not operations and action in OWNERS and op in ("collapse", "charge-move"):
@@ -182,11 +187,12 @@ def plan(victims, operations, states, base="6.12"):
                     # The root memcg cannot be removed, charges move in a hierarchy of their own.
                     if "root" in state and op in ("cgroup-remove", "charge-move"):
                         continue
-                    if "charge-move" in (action, op) and table is not VICTIMS:
-                        continue        # gone since 6.14
-                    if "charge-move" in (action, op) and not operations and \
-                       (state not in ("queued", "partial") or
-                        "charge-move" == op and action != "scan"):
+                    # Gone since 6.14; and what is mapped by PTEs is not moved.
+                    if "charge-move" in (action, op) and \
+                       (table is not VICTIMS or state.startswith("partial")):
+                        continue
+                    if op == "charge-move" and not operations and \
+                       (action != "scan" or state not in ("queued", "underused+pinned")):
                         continue
                     if action == "charge-move" and op not in ("scan",) + OWNERS:
                         continue
@@ -215,9 +221,13 @@ def explorer_command(c, first, at=None, seconds=None, planted=None):
     return " ".join(words)
 
 
-def is_enough(c, planted):
+class Enough(Exception):
+    """There is something red, and no more was asked for."""
+
+
+def is_enough(c, planted, first_red=False):
     """A planted fault is in every point: the first shows it."""
-    return planted and c.red
+    return (planted or first_red) and c.red
 
 
 class Reader:
@@ -293,16 +303,27 @@ class Reader:
         return next((o for o in self.c.executed if o >= self.next), self.next)
 
 
-def explore_one(sessions, c, at=None, seconds=None, planted=None):
-    """Explore one combination, in as many guests as it takes."""
+def explore_one(sessions, c, at=None, seconds=None, planted=None, first_red=False):
+    """Explore one combination, in as many guests as it takes; or to its first red point."""
     first, start = 0, time.monotonic()
     for _ in range(GUESTS):
         left = (seconds or PAIR_SECONDS) - (time.monotonic() - start)
         if c.victim2 and first and left < 1:
             break
         reader = Reader(c, first)
-        got = sessions.get().execute("explore/" + c.name, SECONDS,
-                                     explorer_command(c, first, at, left, planted), reader)
+
+        def on_line(line):
+            reader(line)
+            # What is wrong with a word of the kernel's gets that below.
+            if first_red and c.red and not line.startswith("window "):
+                raise Enough
+
+        try:
+            got = sessions.get().execute("explore/" + c.name, SECONDS,
+                                         explorer_command(c, first, at, left, planted), on_line)
+        except Enough:
+            sessions.drop()
+            break
         if sessions.accel == "tcg" and judge.stale_breakpoint(got.console):
             sessions.drop()
             say("%s: %s; at it again" % (c.name, judge.STALE))
@@ -327,7 +348,7 @@ def explore_one(sessions, c, at=None, seconds=None, planted=None):
             die("the explorer does not understand: %s" % explorer_command(c, first, at),
                 "selftests/deferred_split_explore.c and scripts/explore.py disagree")
         sessions.drop()
-        if at or is_enough(c, planted):
+        if at or is_enough(c, planted, first_red):
             break
         if splats or got.lost or got.how != "ended":
             culprit = c.points[-1][0]
@@ -339,16 +360,19 @@ def explore_one(sessions, c, at=None, seconds=None, planted=None):
     c.seconds = time.monotonic() - start
 
 
-def source_lines(built, victim, offsets):
-    """offset -> file:line, by addr2line on the kernel that ran; inlined by whom."""
-    if not offsets:
-        return {}
+def source_lines(built, victim, offsets=None):
+    """offset -> file:line, by addr2line on the kernel that ran; inlined by whom.
+
+    Of all bytes of the function if no offsets are given.
+    """
     tools = common.cross(built.kernel.arch)
-    symbols = common.run([tools + "nm", built.vmlinux]).stdout
-    m = re.search(r"^([0-9a-f]+) [tT] %s$" % re.escape(victim), symbols, re.M)
+    symbols = common.run([tools + "nm", "-S", built.vmlinux]).stdout
+    m = re.search(r"^([0-9a-f]+) ([0-9a-f]+) [tT] %s$" % re.escape(victim), symbols, re.M)
     if not m:
         return {}
     base = int(m.group(1), 16)
+    if offsets is None:
+        offsets = range(int(m.group(2), 16))
     found = {}
     for n in range(0, len(offsets), 256):
         part = offsets[n:n + 256]
@@ -534,10 +558,11 @@ def explore(args, chosen, clock=None, seconds=None, planted=None):
 
 
 def parse_schedule(name):
-    """A schedule's name -> (Combination, its offsets, stock or series)."""
+    """A schedule's name -> (Combination, its offsets, the match with the kernel)."""
     m = re.match(r"(?P<v>\w[\w.]*)\+0x(?P<o>[0-9a-f]+)/(?P<a>[\w-]+)/"
                  r"(?:(?P<v2>\w[\w.]*)\+0x(?P<o2>[0-9a-f]+)/)?(?P<op>[\w-]+)/(?P<s>[\w+]+)"
-                 r"(?:@(?P<base>\d+\.\d+)\.\S+?-(?P<label>stock|series)-(?P<arch>\w+))?$", name)
+                 r"(?:@(?P<base>\d+\.\d+)\.\S+?-"
+                 r"(?P<label>stock|series|first-\d+|mutants?(?:-\w+)?)-(?P<arch>\w+))?$", name)
     if not m:
         die("SCHEDULE=%s" % name, "take one as make explore prints it")
     c = Combination(m["v"], m["a"], m["op"], m["s"], m["v2"])
@@ -553,8 +578,16 @@ def replay(args, name, times=10):
     """
     c, at, m = parse_schedule(name)
     if m["label"]:
-        args.series = {"stock": "0", "series": "1"}[m["label"]]
+        args.series = {"stock": "0"}.get(m["label"], "1")
+        if m["label"].startswith("first-"):
+            args.series = m["label"]
         args.base, args.arch = m["base"], m["arch"]
+        kind, _, name_of = m["label"].partition("-")
+        # mutants-B22 is that of one kernel for all, mutant-B22 a kernel of its own.
+        if kind == "mutants":
+            args.mutant = "all" + (":" + name_of if name_of else "")
+        elif kind == "mutant":
+            args.mutant = name_of
     args.smp = max(args.smp, CPUS)
     built = build.Built(common.Kernel(args))
     accel = "tcg" if args.det else boot.accelerator(built)

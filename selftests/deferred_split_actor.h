@@ -9,6 +9,8 @@
 
 #include "deferred_split_util.h"
 
+#define DS_SHMEM_FD	200
+
 /* What everybody needs to know of the folio under test. */
 struct ds_subject {
 	pid_t owner;
@@ -17,6 +19,10 @@ struct ds_subject {
 	int nid;
 	bool fill;			/* something else than zeroes in every page */
 	bool partial;			/* its last page is to be unmapped at once */
+	bool shmem;			/* of a file that is open as DS_SHMEM_FD */
+	bool punched;			/* and that file has a hole there now */
+	bool all_pages;			/* are looked at in the end, not only some */
+	unsigned int neighbours;	/* that are mapped, and queued, with it */
 	struct ds_memcg memcg;
 	struct ds_memcg other;		/* where its charge may be moved to */
 };
@@ -90,6 +96,7 @@ struct ds_answer {
 	bool gone;			/* it has ended */
 	int result;			/* 0 or a negative errno */
 	char *thp;			/* of DS_DO_MAP: NULL if there is none */
+	double began, ended;		/* of DS_DO_ACTION */
 };
 
 /**
@@ -106,6 +113,10 @@ void ds_actor_stop(struct ds_actor *actor);
 /* Have it do something on a CPU; its answer must be taken before the next order. */
 void ds_actor_send(struct ds_actor *actor, enum ds_order order, const struct ds_action *action,
 		   int cpu, const struct ds_subject *subject);
+
+/* The same; an action begins at the time @at, by ds_now(), or at once if that is over. */
+void ds_actor_send_at(struct ds_actor *actor, enum ds_order order, const struct ds_action *action,
+		      int cpu, const struct ds_subject *subject, double at);
 
 /* Has it answered, or does it within so many milliseconds? */
 bool ds_actor_ready(struct ds_actor *actor, int ms);

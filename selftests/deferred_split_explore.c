@@ -54,6 +54,7 @@
  *	LEAK		counters are not back when all is unmapped
  *	NOEFFECT	the operation did not do what it must leave behind
  *	DROPPED		a scan has taken a folio off the queue that was frozen, not dying
+ *	WRITTEN		the folio was freed, and written to after that
  *	CONTENT		the owner does not have in its memory what it wrote there
  *	HANG		somebody makes no progress
  *
@@ -81,17 +82,12 @@
 #define BLOCK_MS_MAX	100
 #define STAGE_MS	3000	/* for safety: a stage ends when the victim is held */
 #define STUCK_MS	100	/* a victim that is not there by then waits for the stage */
-#define POINTS_MAX	4096
+#define POINTS_MAX	DS_POINTS_MAX
 #define HOT		8	/* executions */
 #define PASSES		8
 #define TRIES		3	/* of the operation alone */
 #define PAGES_MAX	48	/* that may be lost for good */
 #define FRESH		3	/* exit status: not in this guest any more */
-
-struct points {
-	unsigned int offset[POINTS_MAX], hits[POINTS_MAX];
-	unsigned int nr, instructions, unprobed;
-};
 
 struct explorer {
 	const struct ds_action *victim, *op;
@@ -121,7 +117,7 @@ struct round {
 	bool noisy;			/* the kernel has said something */
 };
 
-static struct points victim_points, op_points;
+static struct ds_points victim_points, op_points;
 
 static __attribute__((noreturn)) void end(struct explorer *x, int status)
 {
@@ -213,11 +209,19 @@ static long count_queued(struct explorer *x)
 static bool round_begin(struct explorer *x, struct round *r)
 {
 	struct ds_subject *s = &x->subject;
+	int i;
 
 	memset(r, 0, sizeof(*r));
 	r->keep = -1;
 	s->fill = !x->underused;
 	s->partial = x->partial;
+	/*
+	 * Such a scan is one of every node whose shrinker bit is set, as long as
+	 * there is something to free; and a second one may mend what the first has
+	 * done. With nothing queued it clears the bits.
+	 */
+	for (i = 0; s->memcg.v1 && i < 3; i++)
+		ds_scan(&s->memcg, 0, 0);
 	ds_actor_send(&x->owner, DS_DO_MAP, NULL, DS_CPU_OWNER, s);
 	s->thp = answer_of(x, &x->owner).thp;
 	if (!s->thp || ds_folio(s->owner, s->thp, &r->before) ||
@@ -267,23 +271,6 @@ static struct ds_answer finish(struct explorer *x, struct round *r, struct ds_ac
 	return answer_of(x, actor);
 }
 
-/* The last line of the module's audit unless it is ok; NULL if there is no audit. */
-static const char *audit_complaint(void)
-{
-	static char last[256];
-	char line[256];
-	FILE *f = fopen(DS_SPLITQ "audit", "re");
-
-	if (!f)
-		return "no audit";
-	last[0] = '\0';
-	while (fgets(line, sizeof(line), f))
-		snprintf(last, sizeof(last), "%s", line);
-	fclose(f);
-	/* "unknown" is not ok either: nothing is held any more when this is read. */
-	return !strncmp(last, "audit ok", 8) ? NULL : last;
-}
-
 /* Has an action that ran alone done what it must? */
 static bool had_effect(struct explorer *x, const struct ds_action *action, struct round *r)
 {
@@ -329,7 +316,7 @@ static const char *judge(struct explorer *x, struct round *r)
 
 	if (!err && (!strcmp(after.list, "torn") || !strcmp(after.list, "broken")))
 		return "CORRUPT";
-	if (audit_complaint())
+	if (ds_audit_complaint())
 		return "AUDIT";
 	if (r->dropped)
 		return "DROPPED";
@@ -399,13 +386,21 @@ static void plant(struct explorer *x, const char *word)
 		kill(actor_of(x, x->victim, 0)->pid, SIGSTOP);
 }
 
-/* Has somebody written to the pages that were freed? The allocator looks when it gives them. */
+/*
+ * Has somebody written to the pages that were freed? The allocator looks when it
+ * gives them. They are in the cache of the CPU that has freed them.
+ */
 static void allocate_again(struct explorer *x)
 {
-	ds_actor_send(&x->owner, DS_DO_MAP, NULL, DS_CPU_OWNER, &x->subject);
-	answer_of(x, &x->owner);
-	ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, DS_CPU_OWNER, &x->subject);
-	answer_of(x, &x->owner);
+	static const enum ds_cpu cpus[] = { DS_CPU_OWNER, DS_CPU_VICTIM, DS_CPU_OP };
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cpus); i++) {
+		ds_actor_send(&x->owner, DS_DO_MAP, NULL, cpus[i], &x->subject);
+		answer_of(x, &x->owner);
+		ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, cpus[i], &x->subject);
+		answer_of(x, &x->owner);
+	}
 }
 
 /* Judges, unmaps, and looks at the counters. */
@@ -413,6 +408,7 @@ static void round_end(struct explorer *x, struct round *r)
 {
 	bool op_spent = r->op_ran || x->op->prepare;
 	struct ds_subject *s = &x->subject;
+	struct ds_folio look;
 
 	let_go(r);
 	plant(x, "AUDIT");
@@ -436,6 +432,8 @@ static void round_end(struct explorer *x, struct round *r)
 	if (!r->wrong && (ds_size_stat(s->size, "nr_anon_partially_mapped") !=
 			  x->partially_mapped || count_queued(x)))
 		r->wrong = "LEAK";
+	if (!r->wrong && ds_folio_peek(r->before.pfn, &look) == -EUCLEAN)
+		r->wrong = "WRITTEN";
 	settle_again(x, x->victim);
 	if (op_spent)
 		settle_again(x, x->op);
@@ -468,37 +466,18 @@ static void count_round(struct explorer *x, struct round *r)
 
 static void cover_start(const char *symbol, pid_t pid)
 {
-	FILE *f = fopen(DS_SPLITQ "cover", "we");
+	int err = ds_cover_start(symbol, pid);
 
-	if (!f || fprintf(f, "%s pid=%d", symbol, pid) < 0 || fclose(f)) {
-		printf("cannot run: %s: %s\n", symbol, errno == ENOENT ?
-		       "the symbol is not in this kernel" : strerror(errno));
+	if (err) {
+		printf("cannot run: %s: %s\n", symbol, err == -ENOENT ?
+		       "the symbol is not in this kernel" : strerror(-err));
 		exit(4);
 	}
 }
 
-static void cover_read(struct points *points)
-{
-	FILE *f = fopen(DS_SPLITQ "cover", "re");
-	char line[300];
-
-	points->nr = 0;
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "cover %*s size=%*s probes=%u unprobed=%u",
-			   &points->instructions, &points->unprobed) == 2)
-			continue;
-		if (points->nr < POINTS_MAX &&
-		    sscanf(line, "+0x%x %u", &points->offset[points->nr],
-			   &points->hits[points->nr]) == 2)
-			points->nr++;
-	}
-	if (f)
-		fclose(f);
-}
-
 /* Which instructions of a function does an action execute in this state? */
 static void run_covered(struct explorer *x, const struct ds_action *action, int role,
-			const char *symbol, struct points *points)
+			const char *symbol, struct ds_points *points)
 {
 	struct ds_actor *actor = actor_of(x, action, role);
 	struct round r;
@@ -509,7 +488,7 @@ static void run_covered(struct explorer *x, const struct ds_action *action, int 
 	ds_actor_send(actor, DS_DO_ACTION, action, DS_CPU_VICTIM, &x->subject);
 	finish(x, &r, actor);
 	let_go(&r);
-	cover_read(points);
+	ds_cover_read(points);
 	printf("cover %s %s instructions=%u unprobed=%u executed=%u\n", symbol, action->name,
 	       points->instructions, points->unprobed, points->nr);
 	for (i = 0; i < points->nr; i++)
@@ -589,6 +568,9 @@ static enum ds_pause start_victim(struct explorer *x, struct round *r, unsigned 
 
 	if (x->op->prepare && x->op->prepare(&x->subject))
 		cannot("the operation cannot be prepared");
+	/* Before the stage: setting a probe waits for a CPU that is held. */
+	if (ds_pause_arm(0, x->symbol, offset, victim->pid, block_ms(x) + (x->stage ? 5 : 0)))
+		cannot("no pause point can be set there");
 	if (x->stage) {
 		char line[128];
 
@@ -600,8 +582,6 @@ static enum ds_pause start_victim(struct explorer *x, struct round *r, unsigned 
 		while (ds_pause_state(2) == DS_ARMED && !ds_actor_ready(op, 0))
 			;
 	}
-	if (ds_pause_arm(0, x->symbol, offset, victim->pid, block_ms(x) + (x->stage ? 5 : 0)))
-		cannot("no pause point can be set there");
 	plant(x, "HANG");
 	ds_actor_send(victim, DS_DO_ACTION, x->victim, DS_CPU_VICTIM, &x->subject);
 	until = ds_now() + STUCK_MS / 1000.0;
@@ -764,7 +744,7 @@ static void cover_op_at(struct explorer *x, unsigned int offset)
 	if (r.op_ran)
 		r.op = finish(x, &r, op);
 	r.victim = finish(x, &r, victim);
-	cover_read(&op_points);
+	ds_cover_read(&op_points);
 	round_end(x, &r);
 	if (!is_harmless(x, &r)) {
 		printf("point %s+0x%x %s victim=%d op=%d\n", x->symbol, offset,
@@ -772,21 +752,6 @@ static void cover_op_at(struct explorer *x, unsigned int offset)
 		x->red++;
 		end(x, FRESH);
 	}
-}
-
-static unsigned int gcd(unsigned int a, unsigned int b)
-{
-	return b ? gcd(b, a % b) : a;
-}
-
-/* The n-th of @nr things, in an order in which any run of them is spread over all. */
-static unsigned int spread(unsigned int n, unsigned int nr)
-{
-	unsigned int stride = nr * 0.618 + 1;
-
-	while (gcd(stride, nr) > 1)
-		stride++;
-	return (unsigned long)n * stride % nr;
 }
 
 /*
@@ -805,7 +770,7 @@ static void explore_pairs(struct explorer *x, unsigned long first, int seconds)
 
 		pass = number / POINTS_MAX / nr;
 		a = number / POINTS_MAX % nr;
-		offset = victim_points.offset[spread(a, nr)];
+		offset = victim_points.offset[ds_spread(a, nr)];
 		/* If that is red already, a fresh guest goes on behind all of its pairs. */
 		printf("covering %lu %s+0x%x\n", (number / POINTS_MAX + 1) * POINTS_MAX - 1,
 		       x->symbol, offset);
@@ -813,7 +778,7 @@ static void explore_pairs(struct explorer *x, unsigned long first, int seconds)
 		cover_op_at(x, offset);
 		printf("pairs %s+0x%x %u\n", x->symbol, offset, op_points.nr);
 		for (b = number % POINTS_MAX; b < op_points.nr; b++) {
-			unsigned int offset2 = op_points.offset[spread(b, op_points.nr)];
+			unsigned int offset2 = op_points.offset[ds_spread(b, op_points.nr)];
 
 			if (b % PASSES != pass)
 				continue;

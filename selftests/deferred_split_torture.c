@@ -986,7 +986,9 @@ static struct victim {
 	{ "folios_put_refs", 1 },
 	{ "list_lru_add", 1 },
 	{ "list_lru_del", 1 },
+	{ "__list_lru_add", 2 },
 	{ "__list_lru_del", 2 },
+	{ "list_lru_isolate", 1 },
 	{ "memcg_reparent_list_lrus", 1 },
 };
 
