@@ -42,7 +42,7 @@ static const char *audit_unusable(void)
 }
 
 /* The whole report; its last line, or a reason why there is none. */
-static const char *audit(const char *file)
+static const char *audit_once(const char *file)
 {
 	char path[128];
 	size_t len = 0;
@@ -64,6 +64,19 @@ static const char *audit(const char *file)
 	report[len - 1] = '\0';
 	last = strrchr(report, '\n');
 	last = last ? last + 1 : report;
+	return last;
+}
+
+/* The same; an audit that says that something has changed while it looked is repeated. */
+static const char *audit(const char *file)
+{
+	const char *last = audit_once(file);
+	int i;
+
+	for (i = 0; i < 20 && strstr(last, "changed meanwhile"); i++) {
+		usleep(50000);
+		last = audit_once(file);
+	}
 	return last;
 }
 

@@ -53,7 +53,7 @@
 #include <unistd.h>
 
 #include "kselftest_harness.h"
-#include "deferred_split_util.h"
+#include "deferred_split_actor.h"
 
 #define V2		"/sys/fs/cgroup/"
 #define LOW_ADDR	0x10000000UL	/* walked before what mmap() chooses */
@@ -76,69 +76,19 @@ static unsigned long inode_of(const char *path)
 	return stat(path, &st) ? 0 : st.st_ino;
 }
 
-/* The number of the page that a process has at an address, 0 if it has none. */
-static unsigned long pfn_of(pid_t pid, const char *addr)
-{
-	uint64_t entry = 0;
-	char path[64];
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || pread(fd, &entry, 8, (uintptr_t)addr / sysconf(_SC_PAGESIZE) * 8) != 8)
-		entry = 0;
-	close(fd);
-	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
-}
-
-/* A word of /proc/kpageflags or /proc/kpagecgroup. */
-static uint64_t page_word(const char *path, unsigned long pfn)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	uint64_t word = 0;
-
-	if (fd < 0 || pread(fd, &word, 8, pfn * 8) != 8)
-		word = 0;
-	close(fd);
-	return word;
-}
-
 static uint64_t memcg_of(unsigned long pfn)
 {
-	return page_word("/proc/kpagecgroup", pfn);
+	return ds_page_word("/proc/kpagecgroup", pfn);
 }
-
-static bool is_thp(unsigned long pfn)
-{
-	return page_word("/proc/kpageflags", pfn) >> 22 & 1;
-}
-
-/* NULL if the audit finds all queues in order, else the first thing it found. */
-static const char *audit_complaint(void)
-{
-	static char line[256], first[256];
-	FILE *f = fopen(DS_SPLITQ "audit", "re");
-
-	first[0] = '\0';
-	line[0] = '\0';
-	while (f && fgets(line, sizeof(line), f))
-		if (!first[0] && !strncmp(line, "wrong", 5))
-			snprintf(first, sizeof(first), "%s", line);
-	if (f)
-		fclose(f);
-	if (first[0])
-		return first;
-	return strncmp(line, "audit ok", 8) ? line : NULL;
-}
-
-struct helper {
-	pid_t pid;
-	int to, from;
-};
 
 /* What the owner tells: the first small page, and its THPs. */
 struct owned {
 	char *low, *thps[NR_THPS];
+};
+
+struct owner {
+	pid_t pid;
+	int to, from;
 };
 
 static void owner_loop(int in, int out)
@@ -177,107 +127,74 @@ static void owner_loop(int in, int out)
 	_exit(0);
 }
 
-/* Shrinks all slabs: what a v1 memcg is asked for, the debugfs file cannot name. */
-static void scanner_loop(int in, int out)
-{
-	char command;
-
-	if (!ds_pin_to_cpu(CPU_SCAN))
-		_exit(1);
-	while (read(in, &command, 1) == 1) {
-		write_text("/proc/sys/vm/drop_caches", "2");
-		if (write(out, &command, 1) != 1)
-			break;
-	}
-	_exit(0);
-}
-
-/* Writes the owner into a memcg: one byte says which. */
-static char procs[2][320];
-static pid_t owner_pid;
-
-static void mover_loop(int in, int out)
-{
-	char command, pid[16];
-
-	snprintf(pid, sizeof(pid), "%d", owner_pid);
-	if (!ds_pin_to_cpu(CPU_MOVE))
-		_exit(1);
-	while (read(in, &command, 1) == 1) {
-		if (!write_text(procs[(int)command], pid))
-			command = -1;
-		if (write(out, &command, 1) != 1)
-			break;
-	}
-	_exit(0);
-}
-
-static bool helper_start(struct helper *h, void (*loop)(int, int))
+static bool owner_start(struct owner *o)
 {
 	int to[2], from[2];
 
 	if (pipe2(to, O_CLOEXEC) || pipe2(from, O_CLOEXEC))
 		return false;
 	fflush(stdout);
-	h->pid = fork();
-	if (h->pid < 0)
+	o->pid = fork();
+	if (o->pid < 0)
 		return false;
-	if (!h->pid) {
+	if (!o->pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(to[1]);
 		close(from[0]);
-		loop(to[0], from[1]);
+		owner_loop(to[0], from[1]);
 	}
 	close(to[0]);
 	close(from[1]);
-	h->to = to[1];
-	h->from = from[0];
+	o->to = to[1];
+	o->from = from[0];
 	return true;
 }
 
-static void helper_stop(struct helper *h)
+static void owner_stop(struct owner *o)
 {
-	if (h->pid <= 0)
+	if (o->pid <= 0)
 		return;
-	close(h->to);
-	close(h->from);
-	waitpid(h->pid, NULL, 0);
-	h->pid = 0;
+	close(o->to);
+	close(o->from);
+	waitpid(o->pid, NULL, 0);
+	o->pid = 0;
 }
 
-static bool helper_answered(struct helper *h, int ms)
+static bool owner_do(struct owner *o, char command, struct owned *owned)
 {
-	struct pollfd pfd = { .fd = h->from, .events = POLLIN };
+	struct pollfd pfd = { .fd = o->from, .events = POLLIN };
 
-	return poll(&pfd, 1, ms) == 1;
-}
-
-static bool helper_send(struct helper *h, char command)
-{
-	return write(h->to, &command, 1) == 1;
-}
-
-/* The byte that it answers, waiting for it at most ten seconds; -1: none. */
-static int helper_answer(struct helper *h)
-{
-	char answer;
-
-	return helper_answered(h, 10000) && read(h->from, &answer, 1) == 1 ? answer : -1;
-}
-
-static bool owner_do(struct helper *h, char command, struct owned *owned)
-{
-	return helper_send(h, command) && helper_answered(h, 10000) &&
-	       read(h->from, owned, sizeof(*owned)) == sizeof(*owned);
+	return write(o->to, &command, 1) == 1 && poll(&pfd, 1, 10000) == 1 &&
+	       read(o->from, owned, sizeof(*owned)) == sizeof(*owned);
 }
 
 FIXTURE(charge) {
 	char root[64], dir[2][128];
 	unsigned long ino[2];
 	bool mounted;
-	struct helper owner, scanner, mover;
+	struct owner owner;
+	struct ds_actor scanner, mover;
+	struct ds_subject subject;
 	struct owned owned;
 };
+
+/* Writes the owner into one of the two memcgs. */
+static void start_move(FIXTURE_DATA(charge) *self, int to)
+{
+	struct ds_memcg *memcg = &self->subject.other;
+
+	snprintf(memcg->dir, sizeof(memcg->dir), "%s/", self->dir[to]);
+	ds_actor_send(&self->mover, DS_DO_ACTION, ds_find_action("charge-move"), CPU_MOVE,
+		      &self->subject);
+}
+
+/* Whether it is through, in time, and nothing went wrong. */
+static bool done(struct ds_actor *actor)
+{
+	struct ds_answer a;
+
+	return !ds_actor_answer(actor, &a) && !a.result;
+}
 
 /*
  * The memory controller goes to a v1 hierarchy, if no cgroup uses it: one that
@@ -344,23 +261,31 @@ FIXTURE_SETUP(charge)
 	self->mounted = mount_v1(self->root);
 	if (!self->mounted)
 		SKIP(return, "cannot mount the v1 memory hierarchy: %s", strerror(errno));
+	/* A fixture that skips is not torn down. */
+	snprintf(path, sizeof(path), "%s/memory.move_charge_at_immigrate", self->root);
+	if (!write_text(path, "3")) {
+		unmount_v1(self->root);
+		rmdir(self->root);
+		ds_knobs_restore();
+		SKIP(return, "this kernel does not move charges");
+	}
+	write_text(path, "0");
 	for (i = 0; i < 2; i++) {
 		snprintf(self->dir[i], sizeof(self->dir[i]), "%s/%d", self->root, i);
 		ASSERT_EQ(0, mkdir(self->dir[i], 0755));
 		self->ino[i] = inode_of(self->dir[i]);
 		snprintf(path, sizeof(path), "%s/memory.move_charge_at_immigrate", self->dir[i]);
-		if (!write_text(path, "3"))
-			SKIP(return, "this kernel does not move charges");
-		snprintf(procs[i], sizeof(procs[i]), "%s/cgroup.procs", self->dir[i]);
+		ASSERT_TRUE(write_text(path, "3"));
 	}
 
 	ASSERT_TRUE(ds_pin_to_cpu(CPU_MOVE));
-	ASSERT_TRUE(helper_start(&self->owner, owner_loop));
-	owner_pid = self->owner.pid;
-	ASSERT_TRUE(helper_start(&self->scanner, scanner_loop));
-	ASSERT_TRUE(helper_start(&self->mover, mover_loop));
-	ASSERT_TRUE(helper_send(&self->mover, 0));
-	ASSERT_EQ(0, helper_answer(&self->mover)) TH_LOG("cannot move the owner");
+	ASSERT_TRUE(owner_start(&self->owner));
+	self->subject.owner = self->owner.pid;
+	self->subject.memcg.v1 = true;
+	ASSERT_TRUE(ds_actor_start(&self->scanner, NULL));
+	ASSERT_TRUE(ds_actor_start(&self->mover, NULL));
+	start_move(self, 0);
+	ASSERT_TRUE(done(&self->mover)) TH_LOG("cannot move the owner");
 }
 
 FIXTURE_TEARDOWN(charge)
@@ -371,9 +296,9 @@ FIXTURE_TEARDOWN(charge)
 		return;
 	if (ds_have_module())
 		ds_pause_off();
-	helper_stop(&self->mover);
-	helper_stop(&self->scanner);
-	helper_stop(&self->owner);
+	ds_actor_stop(&self->mover);
+	ds_actor_stop(&self->scanner);
+	owner_stop(&self->owner);
 	for (i = 0; i < 2; i++)
 		for (tries = 0; self->ino[i] && tries < 100 && rmdir(self->dir[i]); tries++)
 			usleep(10000);
@@ -392,61 +317,26 @@ TEST_F(charge, queued_thps_stay_whole)
 	ASSERT_TRUE(owner_do(&self->owner, 't', &self->owned));
 	for (i = 0; i < NR_THPS; i++) {
 		ASSERT_NE(NULL, self->owned.thps[i]) TH_LOG("no THP to be had");
-		pfn[i] = pfn_of(self->owner.pid, self->owned.thps[i]);
+		pfn[i] = ds_pfn_of(self->owner.pid, self->owned.thps[i]);
 		ASSERT_EQ(self->ino[0], memcg_of(pfn[i]));
 		ASSERT_EQ(0, ds_folio(self->owner.pid, self->owned.thps[i], &folio));
 		ASSERT_STREQ("linked", folio.list) TH_LOG("THPs are not queued at fault here");
 	}
-	ASSERT_TRUE(helper_send(&self->mover, 1));
-	ASSERT_EQ(1, helper_answer(&self->mover));
+	start_move(self, 1);
+	ASSERT_TRUE(done(&self->mover));
 	for (i = 0; i < NR_THPS; i++) {
-		EXPECT_TRUE(is_thp(pfn[i])) TH_LOG("SPLIT: the move has split a THP");
+		EXPECT_TRUE(ds_pfn_is_thp(pfn[i])) TH_LOG("SPLIT: the move has split a THP");
 		EXPECT_EQ(self->ino[1], memcg_of(pfn[i]));
 		ASSERT_EQ(0, ds_folio(self->owner.pid, self->owned.thps[i], &folio));
 		EXPECT_STREQ("linked", folio.list);
 	}
-	EXPECT_EQ(NULL, audit_complaint()) TH_LOG("%s", audit_complaint());
+	EXPECT_EQ(NULL, ds_audit_complaint()) TH_LOG("%s", ds_audit_complaint());
 }
 
 /* Functions in which the shrinker puts a folio back. */
-static int find_symbols(char symbols[][128], unsigned long *sizes)
-{
-	static const char * const names[] = {
-		"deferred_split_requeue", "folio_split_queue_lock_irqsave", "split_queue_add",
-	};
-	unsigned long addr, starts[MAX_SYMBOLS];
-	char line[512], name[256], type;
-	FILE *f = fopen("/proc/kallsyms", "re");
-	int n = 0, i;
-	size_t k;
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx %c %255s", &addr, &type, name) != 3 || !addr)
-			continue;
-		for (k = 0; k < ARRAY_SIZE(names) && n < MAX_SYMBOLS; k++) {
-			size_t len = strlen(names[k]);
-
-			if (strncmp(name, names[k], len) || (name[len] && name[len] != '.') ||
-			    strstr(name, ".cold"))
-				continue;
-			snprintf(symbols[n], 128, "%.127s", name);
-			sizes[n] = -1UL;
-			starts[n++] = addr;
-		}
-	}
-	if (!f)
-		return 0;
-	rewind(f);
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx", &addr) != 1)
-			continue;
-		for (i = 0; i < n; i++)
-			if (addr > starts[i] && addr - starts[i] < sizes[i])
-				sizes[i] = addr - starts[i];
-	}
-	fclose(f);
-	return n;
-}
+static const char * const functions[] = {
+	"deferred_split_requeue", "folio_split_queue_lock_irqsave", "split_queue_add", NULL
+};
 
 struct tally {
 	int points, entered, blocked, late, left;
@@ -459,11 +349,13 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(charge) *s
 	enum ds_pause state = DS_ARMED;
 	bool moved = false;
 
-	ASSERT_TRUE(helper_send(&self->mover, to));
-	while (memcg_of(low) != self->ino[to] && !helper_answered(&self->mover, 0))
+	start_move(self, to);
+	while (memcg_of(low) != self->ino[to] && !ds_actor_ready(&self->mover, 0))
 		usleep(200);
-	ASSERT_TRUE(helper_send(&self->scanner, 's'));
-	while (state == DS_ARMED && !helper_answered(&self->scanner, 0))
+	/* All slabs are shrunk: the debugfs file cannot name a memcg of v1. */
+	ds_actor_send(&self->scanner, DS_DO_ACTION, ds_find_action("scan"), CPU_SCAN,
+		      &self->subject);
+	while (state == DS_ARMED && !ds_actor_ready(&self->scanner, 0))
 		state = ds_pause_state(0);
 	if (state == DS_HELD) {
 		bool early = memcg_of(thp) != self->ino[to];
@@ -482,44 +374,45 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(charge) *s
 			tally->blocked++;
 	}
 	ds_pause_release(0);
-	ASSERT_EQ('s', helper_answer(&self->scanner)) TH_LOG("the scan does not end");
-	ASSERT_EQ(to, helper_answer(&self->mover)) TH_LOG("the move does not end");
+	ASSERT_TRUE(done(&self->scanner)) TH_LOG("the scan does not end");
+	ASSERT_TRUE(done(&self->mover)) TH_LOG("the move does not end");
 	return state == DS_HELD;
 }
 
 TEST_F_TIMEOUT(charge, put_back_where_it_belongs, 120)
 {
-	unsigned long sizes[MAX_SYMBOLS], low, thp;
-	char symbols[MAX_SYMBOLS][128];
+	struct ds_symbol symbols[MAX_SYMBOLS];
+	unsigned long low, thp;
 	struct tally tally = { 0 };
 	struct ds_folio folio;
 	const char *complaint;
 	unsigned int offset;
 	int n, i, at = 0;
 
-	n = find_symbols(symbols, sizes);
+	n = ds_find_symbols(functions, symbols, MAX_SYMBOLS);
 	if (!n)
 		SKIP(return, "this kernel's scanner does not put folios back one by one");
 	ASSERT_TRUE(owner_do(&self->owner, 'l', &self->owned));
 	ASSERT_TRUE(owner_do(&self->owner, 'z', &self->owned));
 	ASSERT_NE(NULL, self->owned.thps[0]) TH_LOG("no THP to be had");
-	low = pfn_of(self->owner.pid, self->owned.low);
-	thp = pfn_of(self->owner.pid, self->owned.thps[0]);
+	low = ds_pfn_of(self->owner.pid, self->owned.low);
+	thp = ds_pfn_of(self->owner.pid, self->owned.thps[0]);
 	ASSERT_NE(0, low);
 
 	for (i = 0; i < n; i++)
-		for (offset = 0; offset < sizes[i] && offset < 0x4000; offset++) {
-			if (ds_pause_arm(0, symbols[i], offset, self->scanner.pid, HOLD_MS))
+		for (offset = 0; offset < symbols[i].size && offset < 0x4000; offset++) {
+			if (ds_pause_arm(0, symbols[i].name, offset, self->scanner.pid, HOLD_MS))
 				continue;	/* in the middle of an instruction */
 			try_point(_metadata, self, !at, low, thp, &tally);
 			at = !at;
-			complaint = audit_complaint();
+			complaint = ds_audit_complaint();
 			ASSERT_EQ(NULL, complaint)
-				TH_LOG("CORRUPT: %s+0x%x: %s", symbols[i], offset, complaint);
+				TH_LOG("CORRUPT: %s+0x%x: %s", symbols[i].name, offset, complaint);
 			ASSERT_EQ(0, ds_folio(self->owner.pid, self->owned.thps[0], &folio));
 			ASSERT_STREQ("linked", folio.list)
-				TH_LOG("LOST: %s+0x%x: not queued any more", symbols[i], offset);
-			ASSERT_TRUE(is_thp(thp));
+				TH_LOG("LOST: %s+0x%x: not queued any more",
+				       symbols[i].name, offset);
+			ASSERT_TRUE(ds_pfn_is_thp(thp));
 			/* The mover leaves a folio behind that is locked when it comes. */
 			if (memcg_of(thp) != self->ino[at])
 				tally.left++;

@@ -40,18 +40,12 @@
  * between the two stores: that is counted as blocked, and is right.
  */
 #define _GNU_SOURCE
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
-#include "deferred_split_util.h"
+#include "deferred_split_actor.h"
 
 /* How long the scanner is held at most: then the unmap was blocked by it. */
 #define HOLD_MS		100
@@ -59,16 +53,6 @@
 
 #define CPU_UNMAP	0
 #define CPU_SCAN	1
-
-struct helper {
-	pid_t pid;
-	int to, from;
-};
-
-struct symbol {
-	char name[128];
-	unsigned long size;
-};
 
 enum window { WINDOW_LOST, WINDOW_TORN };
 
@@ -82,152 +66,19 @@ struct tally {
 	char first_red[512];
 };
 
-/* The commands of the helpers, and what they answer. */
-static void unmapper_loop(int in, int out, const struct ds_memcg *memcg)
-{
-	size_t size = ds_thp_size();
-	char *thp = NULL, command;
-
-	if (!ds_memcg_enter(memcg) || !ds_pin_to_cpu(CPU_UNMAP))
-		_exit(1);
-	while (read(in, &command, 1) == 1) {
-		switch (command) {
-		case 'm':
-			thp = ds_map_thp();
-			break;
-		case 'h':
-			munmap(thp + size / 2, size / 2);
-			break;
-		case 'f':
-			if (thp)
-				munmap(thp, size);
-			thp = NULL;
-			break;
-		}
-		if (write(out, &thp, sizeof(thp)) != sizeof(thp))
-			break;
-	}
-	_exit(0);
-}
-
-static void scanner_loop(int in, int out, const struct ds_memcg *memcg)
-{
-	char *none = NULL;
-	int nid;
-
-	if (!ds_pin_to_cpu(CPU_SCAN))
-		_exit(1);
-	while (read(in, &nid, sizeof(nid)) == sizeof(nid)) {
-		ds_scan(memcg, nid, 1);
-		if (write(out, &none, sizeof(none)) != sizeof(none))
-			break;
-	}
-	_exit(0);
-}
-
-static bool helper_start(struct helper *h, void (*loop)(int, int, const struct ds_memcg *),
-			 const struct ds_memcg *memcg)
-{
-	int to[2], from[2];
-
-	if (pipe(to) || pipe(from))
-		return false;
-	h->pid = fork();
-	if (h->pid < 0)
-		return false;
-	if (!h->pid) {
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
-		close(to[1]);
-		close(from[0]);
-		loop(to[0], from[1], memcg);
-	}
-	close(to[0]);
-	close(from[1]);
-	h->to = to[1];
-	h->from = from[0];
-	return true;
-}
-
-static void helper_stop(struct helper *h)
-{
-	if (h->pid <= 0)
-		return;
-	close(h->to);
-	close(h->from);
-	waitpid(h->pid, NULL, 0);
-	h->pid = 0;
-}
-
-static bool helper_answered(struct helper *h, int ms)
-{
-	struct pollfd pfd = { .fd = h->from, .events = POLLIN };
-
-	return poll(&pfd, 1, ms) == 1;
-}
-
-/* The answer, waiting for it at most ten seconds. */
-static bool helper_answer(struct helper *h, char **answer)
-{
-	char *ignored;
-
-	return helper_answered(h, 10000) &&
-	       read(h->from, answer ?: &ignored, sizeof(*answer)) == sizeof(*answer);
-}
-
-static bool helper_do(struct helper *h, const void *command, size_t len, char **answer)
-{
-	return write(h->to, command, len) == (ssize_t)len && helper_answer(h, answer);
-}
-
 /* The functions in which the scanner takes folios off the queue and puts them back. */
-static int find_symbols(struct symbol *symbols)
-{
-	static const char * const names[] = {
-		"deferred_split_scan", "deferred_split_isolate", "deferred_split_requeue",
-		"split_queue_add", "split_queue_del",
-		/* 7.2 and later */
-		"list_lru_isolate", "list_lru_isolate_move", "__list_lru_add", "__list_lru_del",
-	};
-	char line[512], name[256], type;
-	unsigned long addr, starts[MAX_SYMBOLS];
-	FILE *f = fopen("/proc/kallsyms", "re");
-	int n = 0, i;
-	size_t k;
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx %c %255s", &addr, &type, name) != 3 || !addr)
-			continue;
-		for (k = 0; k < ARRAY_SIZE(names) && n < MAX_SYMBOLS; k++) {
-			size_t len = strlen(names[k]);
-
-			/* The compiler may call it deferred_split_isolate.constprop.0 */
-			if (strncmp(name, names[k], len) || (name[len] && name[len] != '.') ||
-			    strstr(name, ".cold"))
-				continue;
-			snprintf(symbols[n].name, sizeof(symbols[n].name), "%.127s", name);
-			symbols[n].size = -1UL;
-			starts[n++] = addr;
-		}
-	}
-	if (!f)
-		return 0;
-	/* A function ends where the next symbol starts. */
-	rewind(f);
-	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%lx", &addr) != 1)
-			continue;
-		for (i = 0; i < n; i++)
-			if (addr > starts[i] && addr - starts[i] < symbols[i].size)
-				symbols[i].size = addr - starts[i];
-	}
-	fclose(f);
-	return n;
-}
+static const char * const functions[] = {
+	"deferred_split_scan", "deferred_split_batch", "deferred_split_isolate",
+	"deferred_split_requeue", "split_queue_add", "split_queue_del",
+	/* 7.2 and later */
+	"list_lru_isolate", "list_lru_isolate_move", "__list_lru_add", "__list_lru_del",
+	NULL
+};
 
 FIXTURE(unmap) {
-	struct ds_memcg memcg;
-	struct helper unmapper, scanner;
-	struct symbol symbols[MAX_SYMBOLS];
+	struct ds_subject subject;
+	struct ds_actor unmapper, scanner;
+	struct ds_symbol symbols[MAX_SYMBOLS];
 	int nr_symbols;
 	long partially_mapped;
 };
@@ -242,7 +93,7 @@ FIXTURE_SETUP(unmap)
 		SKIP(return, "needs the splitq module to hold a CPU");
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		SKIP(return, "needs two CPUs");
-	self->nr_symbols = find_symbols(self->symbols);
+	self->nr_symbols = ds_find_symbols(functions, self->symbols, MAX_SYMBOLS);
 	if (!self->nr_symbols)
 		SKIP(return, "no deferred_split_scan() in /proc/kallsyms");
 	why = ds_knobs_set();
@@ -250,9 +101,12 @@ FIXTURE_SETUP(unmap)
 		SKIP(return, "cannot set %s", why);
 
 	ASSERT_TRUE(ds_pin_to_cpu(CPU_UNMAP));
-	ds_memcg_create(&self->memcg);
-	ASSERT_TRUE(helper_start(&self->unmapper, unmapper_loop, &self->memcg));
-	ASSERT_TRUE(helper_start(&self->scanner, scanner_loop, &self->memcg));
+	self->subject.size = ds_thp_size();
+	self->subject.fill = true;
+	ds_memcg_create(&self->subject.memcg);
+	ASSERT_TRUE(ds_actor_start(&self->unmapper, &self->subject.memcg));
+	ASSERT_TRUE(ds_actor_start(&self->scanner, NULL));
+	self->subject.owner = self->unmapper.pid;
 	self->partially_mapped = ds_thp_stat("nr_anon_partially_mapped");
 }
 
@@ -260,10 +114,28 @@ FIXTURE_TEARDOWN(unmap)
 {
 	if (ds_have_module())
 		ds_pause_off();
-	helper_stop(&self->scanner);
-	helper_stop(&self->unmapper);
-	ds_memcg_remove(&self->memcg);
+	ds_actor_stop(&self->scanner);
+	ds_actor_stop(&self->unmapper);
+	ds_memcg_remove(&self->subject.memcg);
 	ds_knobs_restore();
+}
+
+static void start(FIXTURE_DATA(unmap) *self, struct ds_actor *actor, const char *action)
+{
+	ds_actor_send(actor, DS_DO_ACTION, ds_find_action(action),
+		      actor == &self->scanner ? CPU_SCAN : CPU_UNMAP, &self->subject);
+}
+
+/* Whether it has answered, in time, and the THP if it was to map one. */
+static bool answered(struct ds_actor *actor, char **thp)
+{
+	struct ds_answer a;
+
+	if (ds_actor_answer(actor, &a) || a.gone)
+		return false;
+	if (thp)
+		*thp = a.thp;
+	return true;
 }
 
 static bool in_window(enum window window, const struct ds_folio *before,
@@ -283,9 +155,10 @@ static bool in_window(enum window window, const struct ds_folio *before,
  * cannot go on: the queue is corrupt, or a helper is gone.
  */
 static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *self,
-		      const struct symbol *symbol, unsigned int offset, enum window window,
+		      const struct ds_symbol *symbol, unsigned int offset, enum window window,
 		      struct tally *tally)
 {
+	struct ds_subject *subject = &self->subject;
 	struct ds_folio before, held, after;
 	enum ds_pause state = DS_OFF;
 	const char *what = NULL;
@@ -298,14 +171,16 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *se
 	if (err)
 		return true;
 
-	ASSERT_TRUE(helper_do(&self->unmapper, "m", 1, &thp));
+	ds_actor_send(&self->unmapper, DS_DO_MAP, NULL, CPU_UNMAP, subject);
+	ASSERT_TRUE(answered(&self->unmapper, &thp));
 	ASSERT_NE(NULL, thp) TH_LOG("no THP to be had");
 	ASSERT_EQ(0, ds_folio(self->unmapper.pid, thp, &before));
 	ASSERT_STREQ("linked", before.list) TH_LOG("the THP was not queued at fault");
 
-	ASSERT_EQ(sizeof(before.nid),
-		  write(self->scanner.to, &before.nid, sizeof(before.nid)));
-	while (!helper_answered(&self->scanner, 0)) {
+	subject->thp = thp;
+	subject->nid = before.nid;
+	start(self, &self->scanner, "scan");
+	while (!ds_actor_ready(&self->scanner, 0)) {
 		state = ds_pause_state(0);
 		if (state != DS_ARMED)
 			break;
@@ -317,20 +192,20 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *se
 			if (!tally->entered++)
 				TH_LOG("scanner held at %s+0x%x in the window: refs=%d list=%s",
 				       symbol->name, offset, held.refs, held.list);
-			ASSERT_EQ(1, write(self->unmapper.to, "h", 1));
+			start(self, &self->unmapper, "munmap-half");
 			/* While the scanner is held, and not after it. */
 			while (!completed && ds_pause_state(0) == DS_HELD)
-				completed = helper_answered(&self->unmapper, 1);
+				completed = ds_actor_ready(&self->unmapper, 1);
 			if (completed)
 				tally->completed++;
 			else
 				tally->blocked++;
 			ds_pause_release(0);
-			ASSERT_TRUE(helper_answer(&self->unmapper, NULL));
+			ASSERT_TRUE(answered(&self->unmapper, NULL));
 		}
 	}
 	ds_pause_release(0);
-	ASSERT_TRUE(helper_answer(&self->scanner, NULL)) TH_LOG("the scan does not end");
+	ASSERT_TRUE(answered(&self->scanner, NULL)) TH_LOG("the scan does not end");
 
 	ASSERT_EQ(0, ds_folio(self->unmapper.pid, thp, &after));
 	if (!strcmp(after.list, "torn") || !strcmp(after.list, "broken"))
@@ -346,13 +221,15 @@ static bool try_point(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *se
 	}
 
 	/* What is marked partially mapped must be split by a scan. */
-	ASSERT_TRUE(helper_do(&self->scanner, &before.nid, sizeof(before.nid), NULL));
+	start(self, &self->scanner, "scan");
+	ASSERT_TRUE(answered(&self->scanner, NULL));
 	ASSERT_EQ(0, ds_folio(self->unmapper.pid, thp, &after));
 	if (!what && after.order && after.partially_mapped)
 		what = "STUCK: a scan does not split it";
-	ASSERT_TRUE(helper_do(&self->unmapper, "f", 1, NULL));
+	ds_actor_send(&self->unmapper, DS_DO_UNMAP, NULL, CPU_UNMAP, subject);
+	ASSERT_TRUE(answered(&self->unmapper, NULL));
 	if (!what && (ds_thp_stat("nr_anon_partially_mapped") != self->partially_mapped ||
-		      ds_count(&self->memcg)))
+		      ds_count(&subject->memcg)))
 		what = "LEAK: counters are not back after all was unmapped";
 	if (!what)
 		return true;
@@ -374,7 +251,7 @@ static void sweep(struct __test_metadata *_metadata, FIXTURE_DATA(unmap) *self,
 	int i;
 
 	for (i = 0; i < self->nr_symbols; i++) {
-		struct symbol *symbol = &self->symbols[i];
+		struct ds_symbol *symbol = &self->symbols[i];
 
 		for (offset = 0; offset < symbol->size && offset < 0x4000; offset++)
 			if (!try_point(_metadata, self, symbol, offset, window, &tally))

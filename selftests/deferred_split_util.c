@@ -3,14 +3,20 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/swap.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -147,44 +153,196 @@ const char *ds_unusable(void)
 	return NULL;
 }
 
-#define NR_KNOBS	16
+/* -- What must be put back ------------------------------------------------ */
 
-/* What knobs were set to before. */
-static struct {
-	char path[128], old[64];
-} knobs[NR_KNOBS];
+#define NR_UNDOS	48
+#define OTHER_SECONDS	30
 
-/* Returns NULL, or the knob that could not be set. */
-static const char *knob_set(const char *path, const char *value)
+/*
+ * What the machine was like before, in memory that is shared with a guard: a process
+ * that outlives the test, however it ends, and puts back what the test has not.
+ */
+static struct undo {
+	enum { UNDO_NONE, UNDO_WRITE, UNDO_RMDIR, UNDO_SWAPOFF } what;
+	bool knob;			/* put back by ds_knobs_restore() */
+	char path[256], old[64];
+} *undos;
+
+static void undo_one(struct undo *u)
 {
-	char buf[64], *old;
+	int tries;
+
+	switch (u->what) {
+	case UNDO_WRITE:
+		ds_write_file(u->path, u->old);
+		break;
+	case UNDO_SWAPOFF:
+		swapoff(u->path);
+		break;
+	case UNDO_RMDIR:
+		/* Those in it may still be ending. */
+		for (tries = 0; tries < 200 && rmdir(u->path) && errno == EBUSY; tries++)
+			usleep(10000);
+		break;
+	case UNDO_NONE:
+		break;
+	}
+	u->what = UNDO_NONE;
+}
+
+#define GUARD_NAME	"ds_guard"
+
+static void guard(int test)
+{
+	struct pollfd pfd = { .fd = test, .events = POLLIN };
+	static const int deaf[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM };
+	size_t i;
+	int fd;
+
+	/* What ends a test by its terminal or process group must not end this. */
+	setsid();
+	for (i = 0; i < ARRAY_SIZE(deaf); i++)
+		signal(deaf[i], SIG_IGN);
+	/* Nobody shall wait for us to close a pipe. */
+	for (fd = 0; fd < 256; fd++)
+		if (fd != test)
+			close(fd);
+	while (poll(&pfd, 1, -1) != 1)
+		;
+	for (i = NR_UNDOS; i--;)
+		undo_one(&undos[i]);
+	/* Who is not waited for keeps its name. */
+	prctl(PR_SET_NAME, GUARD_NAME " done");
+	_exit(0);
+}
+
+static bool is_guarded(void)
+{
+	char path[300], name[32];
+	bool found = false;
+	struct dirent *d;
+	DIR *dir = opendir("/proc");
+
+	while (dir && !found && (d = readdir(dir))) {
+		if (d->d_name[0] < '0' || d->d_name[0] > '9')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/comm", d->d_name);
+		found = read_file(path, name, sizeof(name)) > 0 && !strcmp(name, GUARD_NAME "\n");
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/*
+ * One test at a time, and not before the guard of the last one has done its work:
+ * what it had set would be taken for the machine's own. NULL, or what went wrong.
+ */
+static const char *guard_start(void)
+{
+	double end = ds_now() + OTHER_SECONDS;
+	int test;
+	pid_t pid;
+
+	if (undos)
+		return NULL;
+	test = syscall(SYS_pidfd_open, getpid(), 0);
+	if (test < 0)
+		return "a guard: no pidfd_open()?";
+	while (is_guarded()) {
+		if (ds_now() > end)
+			return "knobs: another test of this kind is running";
+		usleep(10000);
+	}
+	undos = mmap(NULL, NR_UNDOS * sizeof(*undos), PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (undos == MAP_FAILED) {
+		undos = NULL;
+		return "a guard: no memory";
+	}
+	fflush(stdout);
+	pid = fork();
+	if (!pid) {
+		/* Nobody's child: a test may wait for all of its own. */
+		prctl(PR_SET_NAME, GUARD_NAME);
+		if (!fork())
+			guard(test);
+		_exit(0);
+	}
+	if (pid > 0)
+		waitpid(pid, NULL, 0);
+	close(test);
+	return pid > 0 ? NULL : "a guard: no process";
+}
+
+static struct undo *undo_find(int what, const char *path)
+{
 	size_t i;
 
-	for (i = 0; i < NR_KNOBS && knobs[i].old[0]; i++)
-		if (!strcmp(knobs[i].path, path))
-			return ds_write_file(path, value) ? path : NULL;
-	if (i == NR_KNOBS || read_file(path, buf, sizeof(buf)) <= 0)
+	for (i = 0; undos && i < NR_UNDOS; i++)
+		if ((int)undos[i].what == what && (!path || !strcmp(undos[i].path, path)))
+			return &undos[i];
+	return NULL;
+}
+
+/* To be done when the test is over, last added first. */
+static struct undo *undo_add(int what, const char *path, const char *old)
+{
+	struct undo *u = undos;
+	size_t i;
+
+	/* Behind all others: not where something older was done already. */
+	for (i = 0; undos && i < NR_UNDOS; i++)
+		if (undos[i].what != UNDO_NONE)
+			u = &undos[i + 1];
+	if (!undos || u == &undos[NR_UNDOS])
+		return NULL;
+	u->knob = false;
+	snprintf(u->path, sizeof(u->path), "%s", path);
+	snprintf(u->old, sizeof(u->old), "%s", old);
+	u->what = what;
+	return u;
+}
+
+static void undo_forget(int what, const char *path)
+{
+	struct undo *u = undo_find(what, path);
+
+	if (u)
+		u->what = UNDO_NONE;
+}
+
+const char *ds_knob_set(const char *path, const char *value)
+{
+	struct undo *u = undo_find(UNDO_WRITE, path);
+	char buf[64], *old;
+
+	if (u)
+		return ds_write_file(path, value) ? path : NULL;
+	if (read_file(path, buf, sizeof(buf)) <= 0)
 		return path;
 	/* "always [madvise] never", or just the value */
 	old = strchr(buf, '[');
 	old = old ? old + 1 : buf;
 	old[strcspn(old, "]\n")] = '\0';
-	snprintf(knobs[i].path, sizeof(knobs[i].path), "%s", path);
-	snprintf(knobs[i].old, sizeof(knobs[i].old), "%s", old);
+	u = undo_add(UNDO_WRITE, path, old);
+	if (!u)
+		return path;
+	u->knob = true;
 	return ds_write_file(path, value) ? path : NULL;
 }
 
 const char *ds_knobs_set(void)
 {
 	static bool registered;
-	const char *why;
+	const char *why = guard_start();
 
 	if (!registered)
 		atexit(ds_knobs_restore);
 	registered = true;
-	why = knob_set(THP_DIR "enabled", "madvise");
-	why = why ?: knob_set(THP_DIR "defrag", "madvise");
-	why = why ?: knob_set(THP_DIR "shrink_underused", "1");
+	why = why ?: ds_knob_set(THP_DIR "enabled", "madvise");
+	why = why ?: ds_knob_set(THP_DIR "defrag", "madvise");
+	why = why ?: ds_knob_set(THP_DIR "shrink_underused", "1");
 	return why ?: ds_set_underused(false);
 }
 
@@ -194,7 +352,7 @@ const char *ds_set_underused(bool underused)
 
 	snprintf(value, sizeof(value), "%lu",
 		 underused ? 0 : ds_thp_size() / sysconf(_SC_PAGESIZE) - 1);
-	return knob_set(THP_DIR "khugepaged/max_ptes_none", value);
+	return ds_knob_set(THP_DIR "khugepaged/max_ptes_none", value);
 }
 
 const char *ds_set_size_enabled(size_t size)
@@ -202,19 +360,110 @@ const char *ds_set_size_enabled(size_t size)
 	char path[128];
 
 	snprintf(path, sizeof(path), THP_DIR "hugepages-%zukB/enabled", size / 1024);
-	return knob_set(path, "madvise") ? "there are no THPs of that size" : NULL;
+	return ds_knob_set(path, "madvise") ? "there are no THPs of that size" : NULL;
 }
 
 void ds_knobs_restore(void)
 {
 	size_t i;
 
-	for (i = 0; i < NR_KNOBS; i++) {
-		if (knobs[i].old[0])
-			ds_write_file(knobs[i].path, knobs[i].old);
-		knobs[i].old[0] = '\0';
-	}
+	for (i = NR_UNDOS; undos && i--;)
+		if (undos[i].knob)
+			undo_one(&undos[i]);
 }
+
+/* -- Swap of our own ------------------------------------------------------- */
+
+#define ZRAM_CONTROL	"/sys/class/zram-control/"
+
+static char swap_device[32];
+
+const char *ds_swap_create(size_t size)
+{
+	long page = sysconf(_SC_PAGESIZE);
+	char path[64], text[32];
+	unsigned int *header;
+	long id;
+	int fd;
+
+	/* Reading it makes a device, and says which. */
+	id = read_number(ZRAM_CONTROL "hot_add");
+	if (id < 0)
+		return "no zram: CONFIG_ZRAM, modprobe zram";
+	snprintf(text, sizeof(text), "%ld", id);
+	undo_add(UNDO_WRITE, ZRAM_CONTROL "hot_remove", text);
+	snprintf(path, sizeof(path), "/sys/block/zram%ld/disksize", id);
+	snprintf(text, sizeof(text), "%zu", size);
+	if (ds_write_file(path, text))
+		return "no zram: the size of a device cannot be set";
+	snprintf(path, sizeof(path), "/sys/block/zram%ld/reset", id);
+	undo_add(UNDO_WRITE, path, "1");
+
+	/* What mkswap writes: version 1, the last page, the magic. */
+	snprintf(swap_device, sizeof(swap_device), "/dev/zram%ld", id);
+	header = calloc(1, page);
+	if (!header)
+		return "no memory";
+	header[1024 / 4] = 1;
+	header[1024 / 4 + 1] = size / page - 1;
+	memcpy((char *)header + page - 10, "SWAPSPACE2", 10);
+	fd = open(swap_device, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, header, page) != page || fsync(fd))
+		id = -1;
+	close(fd);
+	free(header);
+	if (id < 0)
+		return "no zram: the device cannot be written to";
+	return ds_swap_on() ? "no swap: swapon() failed" : NULL;
+}
+
+bool ds_swap_ios(long *reads, long *writes)
+{
+	char path[64], line[256];
+
+	snprintf(path, sizeof(path), "/sys/block/%s/stat", swap_device + strlen("/dev/"));
+	return read_file(path, line, sizeof(line)) > 0 &&
+	       sscanf(line, "%ld %*d %*d %*d %ld", reads, writes) == 2;
+}
+
+int ds_swap_on(void)
+{
+	/* Before any other. */
+	if (swapon(swap_device, SWAP_FLAG_PREFER | SWAP_FLAG_PRIO_MASK))
+		return -errno;
+	undo_add(UNDO_SWAPOFF, swap_device, "");
+	return 0;
+}
+
+int ds_swap_off(void)
+{
+	if (swapoff(swap_device))
+		return -errno;
+	undo_forget(UNDO_SWAPOFF, swap_device);
+	return 0;
+}
+
+void ds_swap_remove(void)
+{
+	char path[64];
+	struct undo *u;
+
+	if (!swap_device[0])
+		return;
+	u = undo_find(UNDO_SWAPOFF, swap_device);
+	if (u)
+		undo_one(u);
+	snprintf(path, sizeof(path), "/sys/block/%s/reset", swap_device + strlen("/dev/"));
+	u = undo_find(UNDO_WRITE, path);
+	if (u)
+		undo_one(u);
+	u = undo_find(UNDO_WRITE, ZRAM_CONTROL "hot_remove");
+	if (u)
+		undo_one(u);
+	swap_device[0] = '\0';
+}
+
+/* -------------------------------------------------------------------------- */
 
 long ds_size_stat(size_t size, const char *name)
 {
@@ -260,6 +509,7 @@ void ds_memcg_create(struct ds_memcg *memcg)
 		snprintf(path, sizeof(path), "%smemory.current", memcg->dir);
 		if (!access(path, F_OK) && !stat(memcg->dir, &st)) {
 			memcg->ino = st.st_ino;
+			undo_add(UNDO_RMDIR, memcg->dir, "");
 			return;
 		}
 		rmdir(memcg->dir);
@@ -332,10 +582,12 @@ void ds_memcg_remove(struct ds_memcg *memcg)
 
 	/* A process that was waited for may still be leaving its cgroup. */
 	for (tries = 0; memcg->dir[0] && tries < 100; tries++) {
-		if (!rmdir(memcg->dir) || errno == ENOENT)
+		if (!rmdir(memcg->dir) || errno == ENOENT) {
+			undo_forget(UNDO_RMDIR, memcg->dir);
 			memcg->dir[0] = '\0';
-		else
+		} else {
 			usleep(10000);
+		}
 	}
 }
 
@@ -414,22 +666,151 @@ char *ds_map_thp(void)
 	return NULL;
 }
 
-bool ds_is_thp(const void *addr)
+unsigned long ds_pfn_of(pid_t pid, const void *addr)
 {
-	uint64_t entry = 0, flags = 0;
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-	off_t page = (uintptr_t)addr / sysconf(_SC_PAGESIZE);
+	uint64_t entry = 0;
+	char path[64];
+	int fd;
 
-	if (fd < 0 || pread(fd, &entry, 8, page * 8) != 8)
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	if (pread(fd, &entry, 8, (uintptr_t)addr / sysconf(_SC_PAGESIZE) * 8) != 8)
 		entry = 0;
 	close(fd);
-	if (!(entry >> 63))
-		return false;
-	fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
-	if (fd < 0 || pread(fd, &flags, 8, (entry & ((1ULL << 55) - 1)) * 8) != 8)
-		flags = 0;
+	return entry >> 63 ? entry & ((1ULL << 55) - 1) : 0;
+}
+
+unsigned long ds_page_word(const char *file, unsigned long pfn)
+{
+	int fd = open(file, O_RDONLY | O_CLOEXEC);
+	uint64_t word = 0;
+
+	if (fd < 0)
+		return 0;
+	if (pread(fd, &word, 8, pfn * 8) != 8)
+		word = 0;
 	close(fd);
-	return flags >> 22 & 1;		/* KPF_THP */
+	return word;
+}
+
+bool ds_pfn_is_thp(unsigned long pfn)
+{
+	return pfn && (ds_page_word("/proc/kpageflags", pfn) >> 22 & 1);	/* KPF_THP */
+}
+
+bool ds_is_thp(const void *addr)
+{
+	return ds_pfn_is_thp(ds_pfn_of(getpid(), addr));
+}
+
+/* Moving pages begins with that; here from where it is to where it is. */
+void ds_drain(void)
+{
+	static char *page;
+	int node = 0, status;
+
+	if (!page)
+		page = mmap(NULL, sysconf(_SC_PAGESIZE), PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	if (page != MAP_FAILED)
+		syscall(SYS_move_pages, 0, 1UL, &page, &node, &status, 2 /* MPOL_MF_MOVE */);
+}
+
+int ds_node_of(pid_t pid, const void *addr)
+{
+	const void *page = addr;
+	int status = -EIO;
+
+	if (syscall(SYS_move_pages, pid, 1UL, &page, NULL, &status, 0))
+		return -errno;
+	return status;
+}
+
+int ds_nr_nodes(void)
+{
+	return access("/sys/devices/system/node/node1", F_OK) ? 1 : 2;
+}
+
+int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int max)
+{
+	char line[512], name[256], type;
+	unsigned long addr, start = 0;
+	FILE *f = fopen("/proc/kallsyms", "re");
+	int n = 0, k;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		char *end;
+
+		addr = strtoul(line, &end, 16);
+		/* They come by their addresses: a function ends where the next one starts. */
+		if (start && addr > start) {
+			symbols[n - 1].size = addr - start;
+			start = 0;
+		}
+		/* Too many lines to take apart all of them. */
+		for (k = 0; names[k] && n < max; k++)
+			if (strstr(end, names[k]))
+				break;
+		if (!names[k] || n == max || !addr || sscanf(end, " %c %255s", &type, name) != 2)
+			continue;
+		for (k = 0; names[k]; k++) {
+			size_t len = strlen(names[k]);
+
+			/* The compiler may call it deferred_split_isolate.constprop.0 */
+			if (strncmp(name, names[k], len) || (name[len] && name[len] != '.') ||
+			    strstr(name, ".cold"))
+				continue;
+			snprintf(symbols[n].name, sizeof(symbols[n].name), "%.127s", name);
+			symbols[n++].size = 0;
+			start = addr;
+			break;
+		}
+	}
+	if (f)
+		fclose(f);
+	return n;
+}
+
+/* -- What the kernel says -------------------------------------------------- */
+
+static int kmsg = -1;
+
+bool ds_log_start(void)
+{
+	if (kmsg >= 0)
+		close(kmsg);
+	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	return kmsg >= 0 && lseek(kmsg, 0, SEEK_END) >= 0;
+}
+
+const char *ds_log_complaint(void)
+{
+	static const char * const splats[] = {
+		"WARNING: ", "BUG: ", "BUG at ", "Bad page", "list_add corruption",
+		"list_del corruption", "list_add double", "page dumped because",
+		"INFO: task ", "detected stall", "suspicious RCU", "possible circular",
+		"inconsistent lock", "KASAN: ", "Oops",
+	};
+	static char first[160];
+	char record[8192], *text;
+	ssize_t n;
+	size_t i;
+
+	first[0] = '\0';
+	while ((n = read(kmsg, record, sizeof(record) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
+		record[n > 0 ? n : 0] = '\0';
+		text = strchr(record, ';');
+		/* "PRIORITY,...;TEXT"; what is not the kernel's has a facility there. */
+		if (!text || atoi(record) > 7 || first[0])
+			continue;
+		text[strcspn(text, "\n")] = '\0';
+		for (i = 0; i < ARRAY_SIZE(splats) && !first[0]; i++)
+			if (strstr(text, splats[i]))
+				snprintf(first, sizeof(first), "%.150s", text + 1);
+	}
+	return first[0] ? first : NULL;
 }
 
 bool ds_pin_to_cpu(int cpu)
@@ -452,6 +833,71 @@ double ds_now(void)
 bool ds_have_module(void)
 {
 	return !access(DS_SPLITQ "pause", W_OK);
+}
+
+bool ds_have_audit(void)
+{
+	return !access(DS_SPLITQ "audit", R_OK);
+}
+
+const char *ds_audit_complaint(void)
+{
+	static char line[256], first[256];
+	FILE *f = fopen(DS_SPLITQ "audit", "re");
+
+	if (!f)
+		return "no audit";
+	first[0] = '\0';
+	line[0] = '\0';
+	while (fgets(line, sizeof(line), f))
+		if (!first[0] && !strncmp(line, "wrong", 5))
+			snprintf(first, sizeof(first), "%s", line);
+	fclose(f);
+	if (first[0])
+		return first;
+	/* "unknown" is not ok either. */
+	return strncmp(line, "audit ok", 8) ? line : NULL;
+}
+
+int ds_cover_start(const char *symbol, pid_t pid)
+{
+	char text[192];
+
+	snprintf(text, sizeof(text), "%s pid=%d", symbol, pid);
+	return ds_write_file(DS_SPLITQ "cover", text);
+}
+
+void ds_cover_read(struct ds_points *points)
+{
+	FILE *f = fopen(DS_SPLITQ "cover", "re");
+	char line[300];
+
+	points->nr = 0;
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "cover %*s size=%*s probes=%u unprobed=%u",
+			   &points->instructions, &points->unprobed) == 2)
+			continue;
+		if (points->nr < DS_POINTS_MAX &&
+		    sscanf(line, "+0x%x %u", &points->offset[points->nr],
+			   &points->hits[points->nr]) == 2)
+			points->nr++;
+	}
+	if (f)
+		fclose(f);
+}
+
+static unsigned int gcd(unsigned int a, unsigned int b)
+{
+	return b ? gcd(b, a % b) : a;
+}
+
+unsigned int ds_spread(unsigned int n, unsigned int nr)
+{
+	unsigned int stride = nr * 0.618 + 1;
+
+	while (gcd(stride, nr) > 1)
+		stride++;
+	return (unsigned long)n * stride % nr;
 }
 
 static struct kept_file pause_file, release_file, folio_file;

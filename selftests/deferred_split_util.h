@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#define DS_KHUGEPAGED	"/sys/kernel/mm/transparent_hugepage/khugepaged/"
+
 /**
  * ds_unusable - why the deferred split queue cannot be tested here
  *
@@ -31,8 +33,30 @@ const char *ds_knobs_set(void);
 /* Make all-zero THPs underused (max_ptes_none 0), or none at all; as ds_knobs_set(). */
 const char *ds_set_underused(bool underused);
 
-/* Put the knobs back. Safe to call twice, and from atexit(). */
+/*
+ * Any other knob, after ds_knobs_set(); put back as the others. Return: NULL, or its
+ * path.
+ */
+const char *ds_knob_set(const char *path, const char *value);
+
+/*
+ * Put the knobs back. Safe to call twice, and from atexit(). What a test that crashed
+ * has not put back, memcgs and swap of its own as well, a guard process does.
+ */
 void ds_knobs_restore(void);
+
+/**
+ * ds_swap_create - swap of our own, on a new zram, that is used before any other
+ *
+ * After ds_knobs_set(). Return: NULL, or why there is none.
+ */
+const char *ds_swap_create(size_t size);
+/* 0 or a negative errno. */
+int ds_swap_on(void);
+int ds_swap_off(void);
+void ds_swap_remove(void);
+/* How often it was read from and written to since it was made. */
+bool ds_swap_ios(long *reads, long *writes);
 
 /* A counter of PMD sized THPs below hugepages-<size>kB/stats, -1 if there is none. */
 long ds_thp_stat(const char *name);
@@ -101,9 +125,36 @@ char *ds_map_thp(void);
 
 /* Is the folio at @addr still a THP, by /proc/kpageflags of the first page? */
 bool ds_is_thp(const void *addr);
+bool ds_pfn_is_thp(unsigned long pfn);
+
+/* The number of the page that a process has at an address, 0 if it has none. */
+unsigned long ds_pfn_of(pid_t pid, const void *addr);
+
+/* The node that it is on, or a negative errno. */
+int ds_node_of(pid_t pid, const void *addr);
+
+/* What /proc/kpageflags, kpagecount or kpagecgroup says of a page. */
+unsigned long ds_page_word(const char *file, unsigned long pfn);
 
 bool ds_pin_to_cpu(int cpu);
 double ds_now(void);
+/* 2 means: at least. */
+int ds_nr_nodes(void);
+
+/* Per-CPU batches hold references for a while, and make splits fail: empty them. */
+void ds_drain(void);
+
+struct ds_symbol {
+	char name[128];
+	unsigned long size;
+};
+
+/* Functions of the kernel, however the compiler calls them. Return: how many. */
+int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int max);
+
+/* From now on, what does the kernel complain of? The first such line since, or NULL. */
+bool ds_log_start(void);
+const char *ds_log_complaint(void);
 
 /* The splitq module, if it is loaded. */
 #define DS_SPLITQ "/sys/kernel/debug/splitq/"
@@ -127,10 +178,32 @@ int ds_pause_release(int id);
 void ds_pause_off(void);
 /* 0 or a negative errno; -EFAULT: nothing is mapped there. */
 int ds_folio(pid_t pid, const void *addr, struct ds_folio *folio);
-/* The same without a reference; -ENOENT: no large folio starts there. */
+/*
+ * The same without a reference; -ENOENT: no large folio starts there; -EUCLEAN: nor
+ * that, and somebody has written to its list since it was freed.
+ */
 int ds_folio_peek(unsigned long pfn, struct ds_folio *folio);
 /* Keep a reference ("pin"), or the lock as well ("lock"), until the returned fd is closed. */
 int ds_folio_keep(pid_t pid, const void *addr, const char *how);
+/* NULL if the module's audit finds all queues in order, else the first thing it found. */
+bool ds_have_audit(void);
+const char *ds_audit_complaint(void);
+
+#define DS_POINTS_MAX	4096
+
+/* Instructions of a function that somebody executed, and how often. */
+struct ds_points {
+	unsigned int offset[DS_POINTS_MAX], hits[DS_POINTS_MAX];
+	unsigned int nr, instructions, unprobed;
+};
+
+/* 0 or a negative errno. */
+int ds_cover_start(const char *symbol, pid_t pid);
+void ds_cover_read(struct ds_points *points);
+
+/* The n-th of @nr things, in an order in which any run of them is spread over all. */
+unsigned int ds_spread(unsigned int n, unsigned int nr);
+
 /* Close the module's files that stay open otherwise: so that it can be unloaded. */
 void ds_module_close(void);
 

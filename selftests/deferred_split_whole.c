@@ -12,11 +12,8 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -25,36 +22,6 @@
 #include "deferred_split_util.h"
 
 #define MTHP_SIZE	(64UL << 10)
-#define MTHP_DIR	"/sys/kernel/mm/transparent_hugepage/hugepages-64kB/"
-
-static bool read_text(const char *path, char *buf, size_t size)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : read(fd, buf, size - 1);
-
-	close(fd);
-	buf[n < 0 ? 0 : n] = '\0';
-	return n > 0;
-}
-
-static bool write_text(const char *path, const char *text)
-{
-	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-
-	close(fd);
-	return ok;
-}
-
-static long nr_marked(size_t size)
-{
-	char path[160], buf[32];
-
-	snprintf(path, sizeof(path),
-		 "/sys/kernel/mm/transparent_hugepage/hugepages-%zukB/stats/nr_anon_partially_mapped",
-		 size >> 10);
-	return read_text(path, buf, sizeof(buf)) ? atol(buf) : -1;
-}
 
 /* Move what is mapped at @addr to @node; returns where it is then, or an error. */
 static int move_to(char *addr, int node)
@@ -67,20 +34,9 @@ static int move_to(char *addr, int node)
 	return status;
 }
 
-static int node_of(char *addr)
-{
-	void *page = addr;
-	int status = -EIO;
-
-	if (syscall(SYS_move_pages, 0, 1UL, &page, NULL, &status, 0))
-		return -errno;
-	return status;
-}
-
 FIXTURE(move) {
 	char *map, *folio;
 	size_t map_size;
-	char mthp_enabled[64];
 };
 
 FIXTURE_VARIANT(move) {
@@ -98,7 +54,6 @@ FIXTURE_VARIANT_ADD(move, mthp) {
 FIXTURE_SETUP(move)
 {
 	const char *why = ds_unusable();
-	char buf[64], *value;
 
 	if (why)
 		SKIP(return, "%s", why);
@@ -121,12 +76,9 @@ FIXTURE_SETUP(move)
 		return;
 	}
 
-	if (!read_text(MTHP_DIR "enabled", buf, sizeof(buf)))
-		SKIP(return, "no mTHPs of 64 kB");
-	value = strchr(buf, '[');
-	snprintf(self->mthp_enabled, sizeof(self->mthp_enabled), "%s", value ? value + 1 : buf);
-	self->mthp_enabled[strcspn(self->mthp_enabled, "]\n")] = '\0';
-	ASSERT_TRUE(write_text(MTHP_DIR "enabled", "madvise"));
+	why = ds_set_size_enabled(MTHP_SIZE);
+	if (why)
+		SKIP(return, "%s", why);
 	self->map_size = 4 * MTHP_SIZE;
 	self->map = mmap(NULL, self->map_size, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -142,16 +94,14 @@ FIXTURE_TEARDOWN(move)
 {
 	if (self->map && self->map != MAP_FAILED)
 		munmap(self->map, self->map_size);
-	if (self->mthp_enabled[0])
-		write_text(MTHP_DIR "enabled", self->mthp_enabled);
 	ds_knobs_restore();
 }
 
 TEST_F(move, moving_does_not_mark)
 {
 	size_t size = variant->mthp ? MTHP_SIZE : ds_thp_size();
-	long marked = nr_marked(size);
-	int nid = node_of(self->folio), i;
+	long marked = ds_size_stat(size, "nr_anon_partially_mapped");
+	int nid = ds_node_of(0, self->folio), i;
 
 	ASSERT_GE(nid, 0);
 	ASSERT_GE(marked, 0);
@@ -160,7 +110,7 @@ TEST_F(move, moving_does_not_mark)
 		nid = !nid;
 		ASSERT_EQ(nid, move_to(self->folio, nid)) TH_LOG("move %d", i);
 		ASSERT_TRUE(ds_is_thp(self->folio)) TH_LOG("split by move %d", i);
-		EXPECT_EQ(marked, nr_marked(size))
+		EXPECT_EQ(marked, ds_size_stat(size, "nr_anon_partially_mapped"))
 			TH_LOG("MARKED: partially mapped after move %d, and all is mapped", i);
 	}
 }
