@@ -2,17 +2,16 @@
 # splitq: a patch series for the THP deferred split queue, and the kit that proves
 # it. Every verb is a program in scripts/ that can be run by hand; see make help.
 
-BASE ?= 6.12
 SERIES ?= 1
-export BASE ARCH SERIES MUTANT LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE RANGE PAIRS SCHEDULE TIME SEED RUN SPLITQ_CACHE
+export BASE ARCH SERIES MUTANT M LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE RANGE PAIRS SCHEDULE TIME SEED GOOD BAD RATE CONFIDENCE CONFIGS RUN SPLITQ_CACHE
 # Empty it means no option at all: not so if it was not given.
 ifneq ($(origin DEBUG),undefined)
 export DEBUG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare explore replay torture check setup setup-check fetch prepare configure \
-	build shell kunit series judge
+.PHONY: help run compare explore replay torture mutants bisect litmus check setup \
+	setup-check fetch prepare configure build shell kunit series bisectable configs judge
 
 help:
 	@scripts/help.sh
@@ -32,6 +31,12 @@ replay: setup
 	@scripts/explore.py $(if $(SCHEDULE),,--replay none)
 torture: setup
 	@scripts/torture.py
+litmus: setup
+	@scripts/litmus.py
+bisect: setup
+	@scripts/race_bisect.py --whole
+mutants: setup
+	@scripts/mutants.py
 check: setup-check
 	@scripts/check.py
 fetch: setup
@@ -48,5 +53,9 @@ kunit: setup
 	@scripts/kunit.py
 series: setup
 	@scripts/series.py
+bisectable: setup
+	@scripts/bisectable.py
+configs: setup
+	@scripts/configs.py
 judge: setup
 	@scripts/judge.py $(RUN)

@@ -153,7 +153,7 @@ def boot(built, run, tests, accel, smp=2, mem=1024, kunit=False, det=False, limi
          on_tick=None):
     """Boot a guest that runs the tests; returns how it ended and fills the run directory."""
     initrd, image = fill_run_dir(built, run, tests)
-    append = cmdline(built.kernel.arch, "kunit.enable=%d" % kunit)
+    append = cmdline(built.kernel.arch, "kunit.enable=%d %s" % (kunit, built.kernel.boot_words))
     command = qemu_command(built.kernel.arch, accel, image, initrd, append, run, smp, mem, det)
     write_qemu_sh(run, command)
 
@@ -290,7 +290,8 @@ def shell(built, accel, smp, mem, det, gdb):
     initramfs.write(initrd, built.init, built.module, built.selftests,
                     [("shell", 10**6, "@shell")], busybox(built.kernel.arch))
     command = qemu_command(built.kernel.arch, accel, built.image, initrd,
-                           cmdline(built.kernel.arch, "kunit.enable=0"), run, smp, mem, det, gdb,
+                           cmdline(built.kernel.arch, "kunit.enable=0 " + built.kernel.boot_words),
+                           run, smp, mem, det, gdb,
                            shell=True)
     if gdb:
         script = os.path.join(run, "gdbinit")

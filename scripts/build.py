@@ -44,9 +44,13 @@ def config_key(kernel):
 
 def kernel_key(kernel, source):
     tests = [common.file_bytes(os.path.join(TOP, "kunit", f))
-             for f in prepare.kunit_sources() + ["Makefile", "Kconfig"]] if kernel.has_kunit else []
+             for f in prepare.kunit_sources() + ["Makefile", "Kconfig", "hooks"]] if kernel.has_kunit else []
+    # Only what they change: a header is prose, and there is one kernel for all of them.
+    mutants = [common.file_bytes(f).partition(b"\n---\n")[2] for f in kernel.mutant_patches]
+    if kernel.combined:
+        mutants.append(common.file_bytes(os.path.join(TOP, "scripts/combine.py")))
     return common.digest(source.ident, config_key(kernel), kernel.nr_patches,
-                         *[common.file_bytes(f) for f in kernel.patches], *tests)[:16]
+                         *[common.file_bytes(f) for f in kernel.patches], *tests, *mutants)[:16]
 
 
 @contextlib.contextmanager
@@ -189,7 +193,7 @@ def build_kernel(kernel, source, clock=None):
         if clock:
             clock.lap("prepare")
 
-        release = "-splitq-%s-%s" % (kernel.label, key[:8])
+        release = "-splitq-%s-%s" % (kernel.build_label, key[:8])
         common.write_atomically(os.path.join(obj, "localversion-splitq"), release + "\n")
         counts = os.path.join(os.path.dirname(tree), "steps.json")
         first = not os.path.exists(os.path.join(obj, "vmlinux"))
@@ -200,7 +204,7 @@ def build_kernel(kernel, source, clock=None):
         kind = "first" if first else "again"
         log = os.path.join(os.path.dirname(tree), "build.log")
         done = make(kernel, tree, obj, [os.path.basename(ARCHES[kernel.arch]["image"]), "modules"],
-                    log, "build %s %s" % (kernel.base, kernel.label),
+                    log, "build %s %s" % (kernel.base, kernel.build_label),
                     steps.get(kind, OBJECTS_GUESS if first else 40))
         steps[kind] = done
         common.write_atomically(counts, json.dumps(steps))
@@ -218,8 +222,8 @@ def build_kernel(kernel, source, clock=None):
             clone(kernel, tree, obj, os.path.join(tmp, "linux"))
             with open(os.path.join(obj, "include/config/kernel.release")) as f:
                 full_release = f.read().strip()
-            info = {"key": key, "base": kernel.base, "arch": kernel.arch, "label": kernel.label,
-                    "series": kernel.nr_patches > 0, "source": source.description,
+            info = {"key": key, "base": kernel.base, "arch": kernel.arch,
+                    "label": kernel.build_label, "series": kernel.nr_patches > 0, "source": source.description,
                     "pinned": source.pinned, "release": full_release, "debug": kernel.debug,
                     "compiler": common.run([common.cross(kernel.arch) + "gcc",
                                             "--version"]).stdout.split("\n")[0],
@@ -270,7 +274,7 @@ def build_selftests(kernel, source):
     """The kselftests, static, by their own Makefile; returns the directory."""
     where = os.path.join(TOP, "selftests")
     key = common.digest(RECIPE, source.ident, kernel.arch, compiler(kernel),
-                        common.digest_files(where, lambda f: f.startswith(".")))[:16]
+                        common.digest_files(where, lambda f: f.startswith((".", "litmus/"))))[:16]
     final = os.path.join(common.cache_dir("selftests"), key)
     if not os.path.isdir(final):
         tmp = final + ".%d.tmp" % os.getpid()
@@ -317,6 +321,9 @@ class Built:
         clock.lap("fetch")
         self.dir, self.info = build_kernel(kernel, self.source, clock)
         clock.lap("kernel build")
+        if kernel.chosen:       # the kernel says so, too: see combine.chooser()
+            self.info = dict(self.info, label=kernel.label,
+                             release="%s+%s" % (self.info["release"], kernel.chosen))
         self.module = build_module(kernel, self.dir)
         self.selftests = build_selftests(kernel, self.source)
         self.init = build_init(kernel)

@@ -10,10 +10,12 @@ suite red; the KUnit suite passes under the kernel's own kunit.py.
 Prints one line a check and, last, 'N passed, N failed' alone on a line.
 """
 import argparse
+import datetime
 import glob
 import os
 import py_compile
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,9 +25,11 @@ import types
 import build
 import common
 import compare
+import configs
 import fetch
 import judge
 import kunit
+import litmus
 import run
 import series
 from common import SCRIPTS, TOP, say
@@ -39,15 +43,21 @@ USER_C_IGNORE = KERNEL_C_IGNORE + ",SSCANF_TO_KSTRTO,SPLIT_STRING,SPACING," \
 
 
 class Checks:
-    def __init__(self, only):
+    """Runs them; none begins any more when the time, in minutes, is up."""
+
+    def __init__(self, only, minutes):
         self.only = only
-        self.passed, self.failed = [], []
+        self.until = time.monotonic() + minutes * 60 if minutes else None
+        self.passed, self.failed, self.left_out = [], [], []
 
     def __call__(self, name, function):
         """Run one check; it fails by returning complaints, or by raising."""
         if self.only and not any(word in name for word in self.only):
             return
         start = time.monotonic()
+        if self.until and start > self.until:
+            self.left_out.append(name)
+            return
         try:
             complaints = function() or []
         except common.Fail as e:
@@ -100,8 +110,11 @@ def help_names_everything():
         text = f.read()
     verbs = re.findall(r"^([a-z]+):", text, re.M)
     variables = " ".join(re.findall(r"^export (.*)$", text, re.M)).split()
+    programs = set(re.findall(r"@(scripts/\S+)", text))
     return ["make help does not know %s" % w for w in verbs + variables
-            if w != "help" and not re.search(r"^  %s +\S" % re.escape(w), shown, re.M)]
+            if w != "help" and not re.search(r"^  %s +\S" % re.escape(w), shown, re.M)] + \
+        ["%s cannot be executed" % p for p in sorted(programs)
+         if not os.access(os.path.join(TOP, p), os.X_OK)]
 
 
 def checkpatch(source, ignore, words):
@@ -124,52 +137,74 @@ def style_of_patches(source, kernel):
 def style_of_c(source):
     def files(*patterns):
         return sorted(f for p in patterns for f in glob.glob(os.path.join(TOP, p)))
-    return checkpatch(source, KERNEL_C_IGNORE, ["-f"] + files("kmod/*.[ch]", "kunit/*.c")) + \
+    return checkpatch(source, KERNEL_C_IGNORE, ["-f"] + files("kmod/*.[ch]", "kunit/*.[ch]")) + \
         checkpatch(source, USER_C_IGNORE, ["-f"] + files("selftests/*.[ch]", "scripts/guest/*.c"))
 
 
 def git_am(source, kernel):
     """The complete series applies with git am, and holds the tests."""
+    wanted = ["selftests/mm/deferred_split/deferred_split_unmap.c"] + \
+        (["mm/tests/deferred_split_kunit.c"] if kernel.has_kunit else [])
     with tempfile.TemporaryDirectory() as scratch:
         out = os.path.join(scratch, "out")
         names = series.write_series(kernel, source, out)
         text = "".join(common.file_bytes(os.path.join(out, n)).decode() for n in names)
     bad = []
-    if len([n for n in names if n.endswith(".patch")]) != len(kernel.patches) + 2:
-        bad.append("expected %d patches: %s" % (len(kernel.patches) + 2, " ".join(names)))
-    for path in ("mm/tests/deferred_split_kunit.c",
-                 "selftests/mm/deferred_split/deferred_split_unmap.c"):
+    if len([n for n in names if n.endswith(".patch")]) != len(kernel.patches) + len(wanted):
+        bad.append("expected %d patches: %s" % (len(kernel.patches) + len(wanted),
+                                                " ".join(names)))
+    for path in wanted:
         if path not in text:
             bad.append("%s is in none of the patches" % path)
     return bad
 
 
-def patches_build(source):
-    """Each patch builds after the ones before it."""
-    kernel = common.Kernel(arguments())
-    for n in range(1, len(kernel.patches)):
-        build.build_kernel(common.Kernel(arguments(series="first-%d" % n)), source)
-    build.build_kernel(kernel, source)
+def objects(kernel, source, *words):
+    """What make says of the files that the series touches, in a kernel of one's own."""
+    names = {n[:-2] + ".o" for p in common.series_patches(kernel.base)
+             for n in build.prepare.touched_files(p) if n.endswith(".c")}
+    with build.slot_locked(kernel, source):
+        ckey = build.config_key(kernel)
+        tree = build.prepare.prepare(kernel, source, ckey)
+        obj = os.path.join(tree, "obj")
+        build.configure.configure(kernel, tree, obj, ckey)
+        command, env = build.make_command(kernel, tree, obj)
+        got = common.run(command + list(words) + sorted(names), env=env)
+    if got.returncode:
+        common.die("%s does not build: %s" % (kernel.label, next(
+            (line for line in got.stdout.split("\n") if "error" in line), "see make build")))
+    return got.stdout
 
 
-def sparse(source):
+def patches_build(source, base):
+    """The files that the series touches build after each patch; make bisectable does more."""
+    total = len(common.series_patches(base))
+    return ["first-%d: %s" % (n, line) for n in range(1, total + 1)
+            for line in objects(common.Kernel(arguments(base=base, series="first-%d" % n)),
+                                source).split("\n") if re.search(r"\bwarning:", line)]
+
+
+def odd_configurations(base):
+    """mm/ builds without an option that the queue's code is written around: today's."""
+    names = [name for name in configs.names() if name != configs.ALL]
+    name = names[datetime.date.today().toordinal() % len(names)]
+    say("       without %s" % name)
+    return ["without %s: %s" % (name, line)
+            for line in configs.one(arguments(base=base), name, ["mm/"])]
+
+
+def sparse(source, base):
     """No sparse warning in a patched file that the stock file has not."""
     def warnings(kernel):
-        names = sorted(n for p in common.Kernel(arguments()).patches
-                       for n in build.prepare.touched_files(p) if n.endswith(".c"))
-        with build.slot_locked(kernel, source):
-            ckey = build.config_key(kernel)
-            tree = build.prepare.prepare(kernel, source, ckey)
-            obj = os.path.join(tree, "obj")
-            build.configure.configure(kernel, tree, obj, ckey)
-            command, env = build.make_command(kernel, tree, obj)
-            got = common.run(command + ["C=2"] + sorted({n[:-2] + ".o" for n in names}), env=env)
-        if got.returncode or "  CHECK " not in got.stdout:
-            common.die("sparse did not run: %s" % got.stdout.strip().split("\n")[-1])
+        # Debian 12's sparse does not know the operator that 7.3 uses.
+        text = objects(kernel, source, "C=2", "CF=-D__typeof_unqual__=__typeof__")
+        if "  CHECK " not in text:
+            common.die("sparse did not run: %s" % text.strip().split("\n")[-1])
         # without the line numbers, which move
-        return {re.sub(r":\d+:\d+:", ":", line) for line in got.stdout.split("\n")
+        return {re.sub(r":\d+:\d+:", ":", line) for line in text.split("\n")
                 if re.search(r"(warning|error):", line)}
-    new = warnings(common.Kernel(arguments())) - warnings(common.Kernel(arguments(series="0")))
+    new = warnings(common.Kernel(arguments(base=base))) - \
+        warnings(common.Kernel(arguments(base=base, series="0")))
     return sorted(new)
 
 
@@ -186,8 +221,93 @@ def debug_options_stick(source):
                 build.configure.configure(kernel, tree, os.path.join(tree, "obj"), ckey)
 
 
-def stock_against_series(arch):
-    rows_stock, rows_series, problems = compare.compare(arguments(arch=arch), common.Clock())
+def litmus_arguments(base):
+    return types.SimpleNamespace(base=base, linux=None, tests="")
+
+
+def litmus_tests(base):
+    """Each comes out as it says, by the memory model of the base's source."""
+    rows, where = litmus.execute(litmus_arguments(base))
+    say("       %d of %d pass, herd7 %s" % (sum(r["verdict"] == judge.PASS for r in rows),
+                                          len(rows), rows[0].get("herd7", "none")))
+    return ["%s: %s %s (%s)" % (r["test"], r["verdict"], r["detail"], where) for r in rows
+            if r["verdict"] != judge.PASS]
+
+
+def litmus_can_fail(source):
+    """Wrong expectations, guards that guard nothing, and a wrong model are seen."""
+    bad = []
+
+    def planted(scratch, name, text):
+        with open(os.path.join(scratch, name + ".litmus"), "w") as f:
+            f.write(text)
+
+    def must(scratch, verdict, words):
+        rows, where = litmus.execute(litmus_arguments("6.12"), scratch)
+        bad.extend("%s: %s %s, must be %s (%s)" % (r["test"], r["verdict"], r["detail"], words, where)
+                   for r in rows if r["verdict"] != verdict or not re.search(words, r["detail"]))
+        return len(rows)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        must(scratch, judge.ERROR, "zero tests")
+        # Each expectation is wrong now; guards would be out of place in some.
+        tests = litmus.choose("", litmus.TESTS)[0]
+        for test in tests:
+            other = "Sometimes" if test.result == "Never" else "Never"
+            planted(scratch, test.name, re.sub(
+                "// guard.*", "", test.text.replace("Result: " + test.result, "Result: " + other, 1)))
+        if must(scratch, judge.FAIL, "(Never|Sometimes), expected") != len(tests) or not tests:
+            bad.append("not each test was judged with a wrong expectation")
+
+    test = litmus.Test(os.path.join(litmus.TESTS, "unmap_is_lost+mbs.litmus"))
+    idle = "int r1;\n\tint r2;\n"
+    for text, verdict, words in (
+            (test.text.replace(idle, idle.replace("\n", "\t// guard 3: int r1;\n", 1)),
+             judge.FAIL, "without guard 3 it is Never"),
+            (test.text.replace("// guard", "//"), judge.VACUOUS, "no guard"),
+            (test.without("1").replace("// guard", "//"), judge.FAIL, "Sometimes, expected Never"),
+            (test.text.replace("smp_mb()", "smp_nothing()"), judge.ERROR, "no result")):
+        with tempfile.TemporaryDirectory() as scratch:
+            planted(scratch, test.name, text)
+            must(scratch, verdict, words)
+
+    # A model whose barriers do nothing: its own tests say so.
+    with tempfile.TemporaryDirectory() as scratch:
+        model = os.path.join(scratch, "memory-model")
+        shutil.copytree(os.path.join(source.path, "tools/memory-model"), model)
+        with open(os.path.join(model, "linux-kernel.def"), "r+") as f:
+            text = re.sub(r"(?m)^smp_mb\(\).*", "smp_mb() { __fence{barrier}; }", f.read())
+            f.seek(0)
+            f.truncate()
+            f.write(text)
+        herd, verdict, reason = litmus.find_herd(model)
+        if herd or verdict != judge.ERROR or "does not fit" not in reason:
+            bad.append("a wrong model is not seen: %s %s" % (verdict, reason))
+    return bad
+
+
+def litmus_tests_missing(text):
+    """The litmus tests that a text names and that are not there."""
+    names = {test.name for test in litmus.choose("", litmus.TESTS)[0]}
+    windows = "|".join(sorted({re.escape(name.split("+")[0]) for name in names}))
+    return sorted(set(re.findall(r"\b(?:%s)\+[\w.-]*\w" % windows, text)) - names)
+
+
+def litmus_names():
+    """What the patches name in selftests/litmus is there."""
+    bad = ["%s: there is no litmus test %s" % (os.path.relpath(path, TOP), name)
+           for path in glob.glob(os.path.join(TOP, "patches", "**", "*"), recursive=True)
+           if os.path.isfile(path)
+           for name in litmus_tests_missing(common.file_bytes(path).decode())]
+    if litmus_tests_missing("unmap_is_lost+locked, unmap_is_lost+nowhere.") != \
+            ["unmap_is_lost+nowhere"]:
+        bad.append("a name that is wrong is not seen")
+    return bad
+
+
+def stock_against_series(arch, base):
+    rows_stock, rows_series, problems = compare.compare(arguments(arch=arch, base=base),
+                                                        common.Clock())
     return problems
 
 
@@ -288,6 +408,47 @@ def explorer_can_fail():
     return bad
 
 
+def calls(built, caller, callee):
+    """From which to which offset of a function it comes to a call of another, by line."""
+    import explore
+    lines = explore.source_lines(built, caller)
+    found = {}
+    for offset, chain in lines.items():
+        name, _, number = (chain or ["?"])[-1].partition(":")
+        try:
+            with open(os.path.join(built.source.path, name), errors="replace") as f:
+                # The KUnit suite's hooks have moved lines by a few.
+                at = int(number.split()[0])
+                text = " ".join(f.read().split("\n")[max(at - 4, 0):at])
+        except (OSError, ValueError, IndexError):
+            continue
+        if callee + "(" in text:
+            found.setdefault(at, []).append(offset)
+    hits = found[min(found)] if found else []
+    return (min(hits), max(hits)) if hits else None
+
+
+def freed_folios_are_written_to():
+    """B51 takes two preemptions: stock writes to a freed page, the series does not."""
+    import explore
+    v, a, v2, o, s = next(p for p in explore.PAIRS if p[0] == "folios_put_refs")
+    bad = []
+    for label, seconds in (("0", 150), ("1", 30)):
+        args = explorer_arguments(series=label)
+        c = explore.Combination(v, a, o, s, v2)
+        c.between = calls(build.Built(common.Kernel(args)), v, "folio_unqueue_deferred_split")
+        if not c.between:
+            return ["%s does not call folio_unqueue_deferred_split()" % v]
+        built, _ = explore.explore(args, [c], seconds=seconds)
+        explore.show([c], built)
+        found = {p[1] for p in c.red}
+        if label == "0" and "WRITTEN" not in found:
+            bad.append("stock: nobody writes to a folio that was freed: %s" % (found or c.note))
+        if label == "1" and c.verdict != judge.PASS:
+            bad.append("series: %s is %s" % (c.name, c.verdict))
+    return bad
+
+
 def two_preemptions_work():
     """Pairs are held both; stock is red, and nothing with the series."""
     import explore
@@ -305,34 +466,119 @@ def two_preemptions_work():
         ["%s: nothing was tried" % c.name for c in chosen if not c.tried]
 
 
-def mutant_expectations(patch):
-    """The 'Red: TEST WORDS' lines of a mutant's header."""
-    text = common.file_bytes(patch).decode().split("\n---\n")[0]
-    return dict(re.findall(r"^Red: (\S+) (.+)$", text, re.M))
+# Always: a mutant of each kind that is quick. With them some that change with the date.
+DOZEN = ("B21", "B22", "B24", "B29", "B39", "B41", "B46", "B48", "B52", "B53", "B54", "M06")
+ROTATING = 4
 
 
-def mutant_is_caught(name):
-    args = arguments(mutant=name)
-    expected = mutant_expectations(common.Kernel(args).patches[-1])
-    if not expected:
-        return ["its header has no 'Red:' line"]
-    args.tests = " ".join(expected)
-    rows, where = run.execute(args)
-    say(judge.table(rows))
-    return ["%s: %s (%s)" % (test, why, where)
-            for test, why in compare.check_red(rows, expected)]
+def todays_mutants(base="6.12", day=None):
+    """The dozen, and the next few of the others."""
+    others = [name for name in sorted(common.mutants(base)) if name not in DOZEN]
+    start = (day or datetime.date.today().toordinal()) * ROTATING
+    return list(DOZEN) + [others[(start + n) % len(others)] for n in range(ROTATING)]
+
+
+def style_of_mutants(source):
+    """As the series; but history is prose, and speaks of commits that are not here."""
+    bad = []
+    for patch in common.mutants("6.12").values():
+        bad += checkpatch(source, PATCH_IGNORE + ",COMMIT_LOG_LONG_LINE,GIT_COMMIT_ID", [patch])
+    return bad
+
+
+def mutants_combine(source):
+    """They apply, and the kernel for all of them is them: it dies if not."""
+    import combine
+    got = combine.combine(common.Kernel(arguments(mutant="all")), source)
+    say("       %d in one kernel, %d on their own" % (len(got.names), len(got.alone)))
+    return [] if got.names else ["there are none"]
+
+
+def none_of_the_mutants():
+    """With no mutant chosen, the kernel for all of them is the series."""
+    rows, where = run.execute(arguments(mutant="all"))
+    return ["%s: %s %s (%s)" % (r["test"], r["verdict"], r["detail"], where) for r in rows
+            if r["verdict"] != judge.PASS]
+
+
+def mutants_are_caught():
+    """Each by everything that its header names."""
+    import mutants
+    names = todays_mutants()
+    say("       " + " ".join(names))
+    rows, bench = mutants.matrix(arguments(), mutants.find("6.12", names), named=True)
+    return ["%s: %s (%s)" % (r.mutant.name if r.mutant else "none", r.verdict, bench.where)
+            for r in rows if not r.good]
+
+
+# Somebody else's: one that is wrong, one that is not.
+THEIRS = (("X1-somebody-forgets.patch", "caught", "			if (!folio_trylock(folio)) {\n",
+           "				__set_bit(i, &contended);\n", ""),
+          ("X2-somebody-does-nothing.patch", "SURVIVED", "		unsigned long contended = 0;\n",
+           "		unsigned int i;\n", "		unsigned int i = 0;\n"))
+
+
+def somebody_elses_mutants(source):
+    """A patch that is dropped in is built and judged; one that does no harm survives."""
+    import mutants
+    bad = []
+    with tempfile.TemporaryDirectory() as scratch:
+        series = os.path.join(scratch, "a")
+        build.prepare.stage_patches(source, common.Kernel(arguments()).patches, series)
+        path = "mm/huge_memory.c"
+        text = common.file_bytes(os.path.join(series, path)).decode()
+        for name, verdict, before, old, new in THEIRS:
+            theirs = os.path.join(scratch, "b", path)
+            os.makedirs(os.path.dirname(theirs), exist_ok=True)
+            common.write_atomically(theirs, text.replace(before + old, before + new, 1))
+            diff = common.run(["diff", "-u", "a/" + path, "b/" + path], cwd=scratch).stdout
+            patch = os.path.join(scratch, name)
+            common.write_atomically(patch, "Subject: a mutant\n---\n" + diff)
+            rows, bench = mutants.matrix(arguments(tests="kunit"), mutants.choose("6.12", patch))
+            if [r.verdict for r in rows] != [judge.PASS, verdict]:
+                bad.append("%s: %s, must be %s (%s)" % (name, rows[-1].verdict, verdict,
+                                                        bench.where))
+    return bad
+
+
+def mutants_are_listed():
+    """Each is in the table of patches/mutants/README.md."""
+    import mutants
+    text = common.file_bytes(mutants.README).decode()
+    return ["%s is not in %s: make mutants" % (name, mutants.README)
+            for name in common.mutants("6.12") if "\n| %s |" % name not in text]
+
+
+def kunit_cases(least=60):
+    """The names of the KUnit suite's cases; dies if there are too few, or one twice."""
+    text = common.file_bytes(os.path.join(TOP, "kunit/deferred_split_kunit.c")).decode()
+    names = re.findall(r"\bKUNIT_CASE(?:_PARAM)?\((\w+)", text)
+    twice = {n for n in names if names.count(n) > 1}
+    if len(names) < least or twice:
+        common.die("the KUnit suite has %d cases, %d are wanted; twice: %s"
+                   % (len(names), least, " ".join(sorted(twice)) or "none"))
+    return names
 
 
 def kernels_own_kunit(source):
-    """kunit.py passes on the series, and fails on stock: it can."""
+    """kunit.py passes on the series, with every case, and fails on stock: it can."""
     status, text = kunit.kunit(common.Kernel(arguments()), source, show=False)
     summary = re.findall(r"Testing complete\..*", text)
     say("       " + (summary[-1] if summary else "no summary"))
     bad = [] if status == 0 else [line for line in text.split("\n") if line][-15:]
+    bad += ["kunit.py did not run %s" % name for name in kunit_cases()
+            if not re.search(r"\[PASSED\] %s\b" % name, text)]
     status, text = kunit.kunit(common.Kernel(arguments(series="0")), source, show=False)
-    if status == 0 or "[FAILED] a_held_folio_is_not_queued_nor_counted" not in text:
+    if status == 0 or "[FAILED] a_thp_unmapped_when_a_scan_lets_go_of_it_is_not_lost" not in text:
         bad.append("kunit.py does not fail on stock")
     return bad
+
+
+def kunit_with_one_cpu():
+    """The suite's interleavings take two CPUs; with one it is no pass."""
+    rows, where = run.execute(arguments(smp=1, tests="kunit/"))
+    say(judge.table(rows))
+    return [] if judge.overall(rows) == judge.VACUOUS else ["not VACUOUS: %s" % where]
 
 
 def nothing_left_behind():
@@ -348,7 +594,7 @@ def nothing_left_behind():
     return bad
 
 
-def warm_run_is_quick(limit=60):
+def warm_run_is_quick(limit=300):
     """With nothing changed, make run ends within its time."""
     start = time.monotonic()
     env = dict(os.environ)
@@ -369,39 +615,68 @@ def verb():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", help="only checks whose name contains one of these words")
+    parser.add_argument("--minutes", type=int, default=os.environ.get("CHECK_MINUTES") or 0,
+                        help="begin no other check after that (CHECK_MINUTES, 0: no limit)")
     args = parser.parse_args()
-    check = Checks(args.only)
+    check = Checks(args.only, args.minutes)
 
     check("tests of the judge", lambda: unit_tests("test_judge.py"))
     check("tests of the verbs", lambda: unit_tests("test_kit.py"))
+    check("tests of the litmus judge", lambda: unit_tests("test_litmus.py"))
+    check("tests of the bisection", lambda: unit_tests("test_bisect.py"))
     check("shellcheck", shell_scripts)
     check("python compiles", python_scripts)
     check("make help names everything", help_names_everything)
 
-    kernel = common.Kernel(arguments())
-    source = fetch.fetch(kernel)
-    if not source.pinned:
-        say("NOTE: %s" % source.description)
-    check("checkpatch of the series", lambda: style_of_patches(source, kernel))
+    sources = {}
+    for base in sorted(common.bases()):
+        kernel = common.Kernel(arguments(base=base))
+        sources[base] = fetch.fetch(kernel)
+        if not sources[base].pinned:
+            say("NOTE: %s" % sources[base].description)
+        check("%s: checkpatch of the series" % base,
+              lambda: style_of_patches(sources[base], kernel))
+        check("%s: the series applies with git am" % base, lambda: git_am(sources[base], kernel))
+    source = sources[common.DEFAULT_BASE]
     check("checkpatch of the kit's C", lambda: style_of_c(source))
-    check("the series applies with git am", lambda: git_am(source, kernel))
+    check("litmus tests that the patches name", litmus_names)
+    check("mutants: checkpatch", lambda: style_of_mutants(source))
+    check("mutants: all are in the table", mutants_are_listed)
+    check("mutants: one kernel for all is made of them", lambda: mutants_combine(source))
     check("debug options stick", lambda: debug_options_stick(source))
-    check("each patch builds", lambda: patches_build(source))
-    check("sparse", lambda: sparse(source))
-    for arch in sorted(common.ARCHES, reverse=True):
-        check("%s: stock is red, the series is green" % arch, lambda: stock_against_series(arch))
+
+    # What matters most comes first: there may be a limit.
+    check("6.12 x86_64: stock is red, the series is green",
+          lambda: stock_against_series("x86_64", "6.12"))
     check("the explorer finds what it must, and replays it", explorer_finds)
+    check("kunit.py passes on the series and fails on stock", lambda: kernels_own_kunit(source))
+    check("mutants: with none of them it is green", none_of_the_mutants)
+    check("mutants: those of today are caught", mutants_are_caught)
+    check("litmus tests, the model of 6.12", lambda: litmus_tests("6.12"))
+    check("6.12: each patch builds", lambda: patches_build(source, "6.12"))
+    check("6.12: sparse", lambda: sparse(source, "6.12"))
+    check("7.3 x86_64: stock is red, the series is green",
+          lambda: stock_against_series("x86_64", "7.3"))
+    check("6.12 arm64: stock is red, the series is green",
+          lambda: stock_against_series("arm64", "6.12"))
     check("the explorer's oracles can fail", explorer_can_fail)
     check("two preemptions", two_preemptions_work)
+    check("two preemptions: a freed folio", freed_folios_are_written_to)
     check("torture finds what is planted", torture_finds_what_is_planted)
     check("torture of the series", torture_of_the_series)
-    for name in sorted(os.listdir(os.path.join(TOP, "patches/mutants/6.12"))):
-        check("mutant %s is caught" % name.split("-")[0],
-              lambda: mutant_is_caught(name.split("-")[0]))
-    check("kunit.py passes on the series and fails on stock", lambda: kernels_own_kunit(source))
+    check("the KUnit suite with one CPU is no pass", kunit_with_one_cpu)
+    check("mutants: somebody else's is judged", lambda: somebody_elses_mutants(source))
+    check("the litmus tests can fail", lambda: litmus_can_fail(source))
+    check("litmus tests, the model of 7.3", lambda: litmus_tests("7.3"))
+    check("7.3: each patch builds", lambda: patches_build(sources["7.3"], "7.3"))
+    check("7.3: sparse", lambda: sparse(sources["7.3"], "7.3"))
+    for base in sorted(sources):
+        check("%s: an odd configuration builds" % base, lambda: odd_configurations(base))
     check("make run once more", warm_run_is_quick)
     check("no QEMU is left behind", nothing_left_behind)
 
+    if check.left_out:
+        say("not run, no time left: %s" % ", ".join(check.left_out))
     if check.failed:
         say("failed: %s" % ", ".join(check.failed))
     say("%d passed, %d failed" % (len(check.passed), len(check.failed)))

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = os.path.join(TOP, "scripts")
 DEBUG_DEFAULT = "lockdep,list,vm"
+DEFAULT_BASE = "6.12"
 KUNIT_BASES = ("6.12",)     # where kunit/ builds
 
 # One place for what differs between architectures.
@@ -59,9 +61,13 @@ def cross(arch):
 class Fail(Exception):
     """A user's problem: one line that says what is wrong, and the mend."""
 
+    def __init__(self, what, mend=None):
+        super().__init__(what + (" - " + mend if mend else ""))
+        self.what, self.mend = what, mend
+
 
 def die(what, mend=None):
-    raise Fail(what + (" - " + mend if mend else ""))
+    raise Fail(what, mend)
 
 
 def main(function):
@@ -159,15 +165,21 @@ def write_atomically(path, data):
     os.rename(tmp, path)
 
 
+def sources():
+    """The lines of scripts/sources: (for what, package, suite, version, sha256)."""
+    with open(os.path.join(TOP, "scripts", "sources")) as f:
+        lines = [line.split("#")[0].split() for line in f]
+    return [tuple(words[:5]) for words in lines if words]
+
+
 def bases():
     """The bases of the project: name -> (package, suite, version, sha256)."""
-    found = {}
-    with open(os.path.join(TOP, "scripts", "sources")) as f:
-        for line in f:
-            words = line.split("#")[0].split()
-            if words:
-                found[words[0]] = tuple(words[1:5])
-    return found
+    return {words[0]: words[1:] for words in sources() if "/" not in words[0]}
+
+
+def programs(name):
+    """The packages of a program, 'herd7/amd64': [(package, suite, version, sha256)]."""
+    return [words[1:] for words in sources() if words[0] == name]
 
 
 def patch_dir(base):
@@ -184,8 +196,25 @@ def series_patches(base):
     return [os.path.join(patch_dir(base), name) for name in names if name]
 
 
+def mutant_id(patch):
+    """The id of a mutant by the name of its file: B22 of B22-requeue-what-is-queued.patch."""
+    name = os.path.basename(patch)
+    return re.match(r"\w+", name[:-6] if name.endswith(".patch") else name).group(0)
+
+
+def mutants(base):
+    """The mutants of a base: id -> patch."""
+    where = os.path.join(TOP, "patches", "mutants", base)
+    files = sorted(os.listdir(where)) if os.path.isdir(where) else []
+    return {mutant_id(f): os.path.join(where, f) for f in files if f.endswith(".patch")}
+
+
 class Kernel:
-    """Which kernel is asked for: base, arch, series, mutant, debug options, source."""
+    """Which kernel is asked for: base, arch, series, mutant, debug options, source.
+
+    A mutant is an id, or the path of a patch; all is the kernel with all of them,
+    all:ID that kernel with one of them chosen when it boots.
+    """
 
     def __init__(self, args):
         known = bases()
@@ -214,6 +243,10 @@ class Kernel:
         if self.mutant and self.nr_patches != total:
             die("MUTANT=%s with SERIES=%s" % (self.mutant, args.series),
                 "mutants go on top of the whole series: SERIES=1")
+
+        self.combined = self.mutant is not None and self.mutant.split(":")[0] == "all"
+        self.chosen = self.mutant[4:] or None if self.combined else None
+        self.mutant_patch = self.find_mutant() if self.mutant else None
 
         self.debug = []
         for name in (args.debug or "").replace(",", " ").split():
@@ -244,22 +277,47 @@ class Kernel:
     @property
     def patches(self):
         found = series_patches(self.base)[:self.nr_patches]
-        if self.mutant:
-            where = os.path.join(TOP, "patches", "mutants", self.base)
-            files = [f for f in sorted(os.listdir(where)) if f.endswith(".patch")] \
-                if os.path.isdir(where) else []
-            hits = [f for f in files if f.split("-")[0] == self.mutant]
-            if len(hits) != 1:
-                die("no mutant '%s' for base %s" % (self.mutant, self.base),
-                    "MUTANT is one of: %s" % " ".join(f.split("-")[0] for f in files))
-            found.append(os.path.join(where, hits[0]))
+        if self.mutant and not self.combined:
+            found.append(self.mutant_patch)
         return found
+
+    def find_mutant(self):
+        """The patch of the mutant that is asked for; None if it is none of them."""
+        if not self.combined and (os.sep in self.mutant or self.mutant.endswith(".patch")):
+            if not os.path.isfile(self.mutant) or \
+                    not re.match(r"\w", os.path.basename(self.mutant)):
+                die("there is no patch %s" % self.mutant)
+            return os.path.abspath(self.mutant)
+        known, name = mutants(self.base), self.chosen if self.combined else self.mutant
+        if name and name not in known:
+            die("no mutant '%s' for base %s" % (name, self.base),
+                "MUTANT is one of: %s, or a patch" % " ".join(known))
+        if self.combined and not known:
+            die("there are no mutants for base %s" % self.base)
+        return known[name] if name else None
+
+    @property
+    def mutant_patches(self):
+        """Those that go into the kernel with all of them."""
+        return list(mutants(self.base).values()) if self.combined else []
+
+    @property
+    def boot_words(self):
+        """What goes on its command line."""
+        return "splitq.mutant=" + self.chosen if self.chosen else ""
 
     @property
     def label(self):
-        """How results call it: stock, series, first-2, mutant-B22."""
+        """How results call it: stock, series, first-2, mutant-B22, mutants, mutants-B22."""
+        return self.build_label + ("-" + self.chosen if self.chosen else "")
+
+    @property
+    def build_label(self):
+        """The same for what is built: one kernel for all mutants."""
+        if self.combined:
+            return "mutants"
         if self.mutant:
-            return "mutant-" + self.mutant
+            return "mutant-" + mutant_id(self.mutant_patch)
         if not self.nr_patches:
             return "stock"
         if self.nr_patches == len(series_patches(self.base)):
@@ -267,11 +325,25 @@ class Kernel:
         return "first-%d" % self.nr_patches
 
 
+class KernelParser(argparse.ArgumentParser):
+    """Chooses the base of a user's tree, if it is not given."""
+
+    def parse_args(self, *args, **kwargs):
+        found = super().parse_args(*args, **kwargs)
+        if not found.base and found.linux:
+            import prepare
+            found.base = prepare.choose_base(found)
+        found.base = found.base or DEFAULT_BASE
+        return found
+
+
 def kernel_arguments(description, epilog=None):
     """An argument parser with the options that choose a kernel."""
     env = os.environ.get
-    parser = argparse.ArgumentParser(description=description, epilog=epilog)
-    parser.add_argument("--base", default=env("BASE") or "6.12", help="kernel base (BASE, 6.12)")
+    parser = KernelParser(description=description, epilog=epilog)
+    parser.add_argument("--base", default=env("BASE"), help="kernel base: %s (BASE, %s; with "
+                        "LINUX the one whose series applies)" % (" ".join(sorted(bases())),
+                                                                 DEFAULT_BASE))
     default = host_arch() if host_arch() in ARCHES else "x86_64"
     parser.add_argument("--arch", default=env("ARCH") or default,
                         help="guest architecture: %s (ARCH, %s)" % (" ".join(sorted(ARCHES)),
@@ -279,10 +351,11 @@ def kernel_arguments(description, epilog=None):
     parser.add_argument("--series", default=env("SERIES") or "1",
                         help="1: with the series, 0: stock, first-N: its first N patches (SERIES)")
     parser.add_argument("--mutant", default=env("MUTANT"),
-                        help="a known bug from patches/mutants on top of the series (MUTANT)")
+                        help="a bug on top of the series: an id of patches/mutants, a patch, all, "
+                        "or all:ID (MUTANT)")
     parser.add_argument("--debug", default=env("DEBUG") if env("DEBUG") is not None
                         else DEBUG_DEFAULT,
-                        help="list of lockdep list vm kasan kcsan preempt_none (DEBUG, %s)"
+                        help="list of lockdep list vm kasan kcsan preempt_none hmm (DEBUG, %s)"
                         % DEBUG_DEFAULT)
     parser.add_argument("--linux", default=env("LINUX") or None,
                         help="a kernel tree to use instead of Debian's; never modified (LINUX)")

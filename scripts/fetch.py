@@ -145,6 +145,15 @@ def check_sum(path, sha256, package, version, pinned):
             else "nothing was kept; try again")
 
 
+def extract(deb, names, to):
+    """Unpack these of a package's files and directories, without installing anything."""
+    outer = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
+    inner = subprocess.run(["tar", "-xf", "-", "-C", to] + names, stdin=outer.stdout)
+    outer.stdout.close()
+    if outer.wait() or inner.returncode:
+        die("cannot unpack %s" % deb, "remove it and try again")
+
+
 def unpack(deb, package, path):
     common.need_space(8, "unpacking and building a kernel")
     tmp = path + ".%d.tmp" % os.getpid()
@@ -152,12 +161,7 @@ def unpack(deb, package, path):
     os.makedirs(tmp)
     say("fetch: unpacking %s" % os.path.basename(deb))
     try:
-        outer = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
-        inner = subprocess.run(["tar", "-xf", "-", "-C", tmp, "./usr/src/%s.tar.xz" % package],
-                               stdin=outer.stdout)
-        outer.stdout.close()
-        if outer.wait() or inner.returncode:
-            die("cannot unpack %s" % deb, "remove it and try again")
+        extract(deb, ["./usr/src/%s.tar.xz" % package], tmp)
         tar = os.path.join(tmp, "usr/src", package + ".tar.xz")
         if subprocess.run(["tar", "-xf", tar, "-C", tmp]).returncode:
             die("cannot unpack %s" % tar, "is the disk full?")
@@ -213,12 +217,18 @@ def from_debian(kernel):
     return Source(path, common.digest(package, version, sha256)[:16], description, pinned)
 
 
-def from_tree(kernel):
-    """Copy a user's tree. Only what belongs to it: not its objects, not its .git."""
-    tree = os.path.abspath(kernel.linux)
+def user_tree(linux):
+    """A user's tree: its path and version."""
+    tree = os.path.abspath(linux)
     version = tree_version(tree)
     if not version or not os.path.exists(os.path.join(tree, "mm/huge_memory.c")):
-        die("LINUX=%s is not a kernel tree" % kernel.linux, "give the top of a kernel source tree")
+        die("LINUX=%s is not a kernel tree" % linux, "give the top of a kernel source tree")
+    return tree, version
+
+
+def from_tree(kernel):
+    """Copy a user's tree. Only what belongs to it: not its objects, not its .git."""
+    tree, version = user_tree(kernel.linux)
     common.need_space(8, "copying and building a kernel")
 
     listing = None

@@ -51,8 +51,8 @@ class Guest:
         os.makedirs(self.run)
         command = boot.qemu_command(
             built.kernel.arch, sessions.accel, sessions.image, sessions.initrd,
-            boot.cmdline(built.kernel.arch, "kunit.enable=0"), self.run, sessions.smp,
-            sessions.mem, session=True)
+            boot.cmdline(built.kernel.arch, "kunit.enable=0 " + built.kernel.boot_words),
+            self.run, sessions.smp, sessions.mem, session=True)
         # The timers of an announcement on a network that is not there.
         command += ["-global", "migration.announce-rounds=0"]
         boot.write_qemu_sh(self.run, command)

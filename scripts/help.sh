@@ -12,9 +12,15 @@ verb         what it does
   explore    hold one CPU at every instruction, run an operation on another
   replay     one schedule of make explore alone, ten times (SCHEDULE)
   torture    random operations by many tasks for a while (TIME, SEED)
+  litmus     judge selftests/litmus by herd7 and the kernel's memory model
+  bisect     find the commit that a race came with, or went with, that shows only
+             sometimes (LINUX, GOOD, BAD, TESTS, RATE)
+  mutants    put known bugs back, one after the other: each must be caught (M, TIME)
   shell      an interactive guest (DET=1, GDB=1)
   kunit      the KUnit suite by the kernel's own kunit.py
   series     write the complete series, tests included, as git format-patch does
+  bisectable every prefix of the series built, booted and tested
+  configs    the kernel without memcg, NUMA, SMP, swap, THP; mm/ of allmodconfig
   fetch      bring the pristine kernel source into the cache
   prepare    a working tree with the series applied and the tests copied in
   configure  its configuration, merged and verified
@@ -23,14 +29,18 @@ verb         what it does
   setup      install what is missing (Debian packages); done by every verb
 
 variable     default              meaning
-  BASE       6.12                 the kernel; 7.3: stock only (SERIES=0)
+  BASE       6.12                 the kernel: 6.12 or 7.3; with LINUX the one whose series
+                                  applies
   ARCH       the host's           the guest's architecture: x86_64 or arm64
   SERIES     1                    1: with the series, 0: stock, first-N: N patches
-  MUTANT     -                    a known bug put back on top of the series
-  DEBUG      lockdep,list,vm      list of lockdep list vm kasan kcsan preempt_none
+  MUTANT     -                    a known bug put back on top of the series: its id, a
+                                  patch; all: one kernel for all, all:ID with that one
+  M          all                  make mutants: ids, or a patch that somebody wrote
+  DEBUG      lockdep,list,vm      list of lockdep list vm kasan kcsan preempt_none hmm
                                   (make explore, make replay: list,vm)
   LINUX      -                    a kernel tree to use instead; it is only read
-  TESTS      all                  words; only tests whose name contains one
+  TESTS      all                  words; only tests whose name contains one; quick: a
+                                  minute of races
   SMP        2                    vCPUs; an even number has two NUMA nodes
   MEM        1024                 guest memory in MiB
   ACCEL      auto                 auto (a probe guest decides), kvm or tcg
@@ -43,8 +53,14 @@ variable     default              meaning
   RANGE      all                  make explore: offsets of the function, 0xOFF-0xOFF
   PAIRS      0                    1: make explore with two preemptions
   SCHEDULE   -                    make replay: a schedule as make explore prints it
-  TIME       60                   make torture: seconds; PAIRS=1: of each combination
+  TIME       60                   make torture: seconds; PAIRS=1: of each combination;
+                                  make mutants: of torture for each (0: none)
   SEED       random               make torture: what is drawn, printed at the start
+  CONFIGS    all                  make configs: memcg numa smp swap thp allmodconfig
+  GOOD       -                    make bisect: a commit of LINUX without the race
+  BAD        -                    make bisect: a commit of LINUX with it
+  RATE       -                    make bisect: how often it shows on BAD: 0.3, or 6/20
+  CONFIDENCE 0.99                 make bisect: of the commit that it names
   RUN        -                    make judge: a guest's run directory
   JOBS       all CPUs             jobs of a kernel build
   OUT        series-BASE          where make series writes

@@ -190,7 +190,9 @@ def read_ktap(lines):
         kind = m.group(1)
         if kind == "ok" and re.search(r"# (?:SKIP|XFAIL)", m.group(2)):
             kind = "vacuous" if "VACUOUS" in m.group(2) else "skip"
-            complaint = complaint or m.group(2).split("#", 1)[1].strip()
+            # A skip is harmless beside something vacuous.
+            if not complaint or kind == "vacuous" and not counts["vacuous"]:
+                complaint = m.group(2).split("#", 1)[1].strip()
         counts[kind] += 1
         if kind == "not ok":
             names.append(m.group(2).split("#")[0].strip())
@@ -213,7 +215,8 @@ def windows(lines):
 def complaints(lines):
     """What a failed kselftest said itself, shortened for the table."""
     for line in lines:
-        m = re.search(r"\b(?:LOST|CORRUPT|STUCK|LEAK|STALL|TAINT|KILLED|CONTENT|AUDIT): .*", line)
+        m = re.search(r"\b(?:LOST|CORRUPT|STUCK|LEAK|STALL|TAINT|KILLED|CONTENT|AUDIT|FORGOTTEN"
+                      r"|UNMARKED|UNSYNCED|SPLAT|SPIN|MAPCOUNT|OOM): .*", line)
         if m:
             point = re.search(r"([\w.]+\+0x[0-9a-f]+): ", line)
             return (point.group(1) + ": " if point else "") + m.group(0)
@@ -373,7 +376,16 @@ def good(rows):
     return PASS in present and present <= {PASS, SKIP}
 
 
+def summary(rows):
+    """The last line of a verb: the verdict of all, and how many of which."""
+    return "verdict: %s (%s)" % (PASS if good(rows) else overall(rows), " ".join(
+        "%d %s" % (sum(r["verdict"] == v for r in rows), v)
+        for v in (PASS, FAIL, VACUOUS, SKIP, ERROR) if any(r["verdict"] == v for r in rows)))
+
+
 def describe(row):
+    if "model" in row:              # a litmus test: no guest
+        return "%s %s" % (row.get("base"), row["model"])
     return "%s %s %s %s %s vCPUs" % (row.get("base"), row.get("kernel"), row.get("arch"),
                                      row.get("accel"), row.get("cpus"))
 
@@ -388,6 +400,8 @@ def numbers(row):
     if not out and row.get("counts", {}).get("ok"):
         c = row["counts"]
         out.append("%d of %d cases" % (c["ok"], sum(c.values())))
+    if row.get("observed"):
+        out.append(row["observed"])
     if "seed" in row:
         out.append("seed %d" % row["seed"])
     return ", ".join(out)

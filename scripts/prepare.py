@@ -12,6 +12,8 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+import types
 
 import common
 import fetch
@@ -19,6 +21,31 @@ from common import TOP, die, say
 
 KUNIT_DIR = "mm/tests"
 SELFTEST_DIR = "tools/testing/selftests/mm/deferred_split"
+# Where they are to be known as well, the line that something new goes before or
+# behind, and what: of mm's own script, and of the list of all kselftests.
+WIRING = (
+    ("tools/testing/selftests/mm/run_vmtests.sh", "before", b"- mdwe\n",
+     b"""- deferred_split
+	races of the THP deferred split queue (TARGETS=mm/deferred_split)
+- quick
+	the same, a minute of them
+"""),
+    ("tools/testing/selftests/mm/run_vmtests.sh", "before", b'CATEGORY="mdwe" run_test ./mdwe_test\n',
+     b"""for test in ./deferred_split/deferred_split_*; do
+	case "$test" in
+	*.c | *.h | *_explore | *_torture | *'*') continue ;;
+	esac
+	CATEGORY="deferred_split" run_test "$test"
+	if [ "$VM_SELFTEST_ITEMS" != "default" ]; then
+		CATEGORY="quick" run_test env SECONDS=0.6 "$test"
+	fi
+done
+
+"""),
+    ("tools/testing/selftests/Makefile", "behind", b"TARGETS += mm\n",
+     b"TARGETS += mm/deferred_split\n"),
+)
+HAS_IT = "the tree already has"
 
 
 def git_env():
@@ -62,7 +89,7 @@ def apply_patch(patch, stage, check_reverse=None):
         return
     name = os.path.basename(patch)
     if check_reverse and check_reverse():
-        die("the tree already has %s" % name, "use SERIES=0 to test it as it is")
+        die("%s %s" % (HAS_IT, name), "use SERIES=0 to test it as it is")
     m = re.search(r"patch failed: (\S+?):(\d+)", got.stdout)
     if m:
         where = "%s, hunk #%d (line %s)" % (m.group(1), hunk_number(patch, m.group(1),
@@ -100,6 +127,42 @@ def kunit_sources():
     return sorted(f for f in os.listdir(where) if f.endswith((".c", ".h")) or f == ".kunitconfig")
 
 
+def kunit_hooks():
+    """The lines of kunit/hooks: (file, function, before after or end, expression, text)."""
+    rules = []
+    path = os.path.join(TOP, "kunit", "hooks")
+    with open(path) as f:
+        for number, line in enumerate(f, 1):
+            if line.strip() and not line.startswith("#"):
+                rule = tuple(line.rstrip("\n").split("\t"))
+                if len(rule) != 5 or rule[2] not in ("before", "after", "end"):
+                    die("%s:%d: not a hook" % (os.path.relpath(path, TOP), number),
+                        "a line is: file, function, before or after or end, expression, text")
+                rules.append(rule)
+    return rules
+
+
+def put_hook(text, rule):
+    """A source file with one hook of the KUnit suite in it; None if it has no place."""
+    _, function, where, expression, hook = rule
+    inside, places, out = function == "-", 0, []
+    lines = text.split("\n")
+    for n, line in enumerate(lines):
+        # A definition begins in the first column, and so does the brace that ends it.
+        if function != "-" and re.match(r"[A-Za-z].*\b%s\(" % re.escape(function), line):
+            inside = not line.endswith(";")
+        m = re.match(r"()}" if where == "end" else r"(\s*)" + expression, line) if inside else None
+        if function != "-" and line.startswith("}"):
+            inside = False
+        add = [m.group(1) + hook] if m else []
+        places += len(add)
+        # A tree that has the hook already keeps it.
+        if add == (lines[max(n - 1, 0):n] if where == "before" else lines[n + 1:n + 2]):
+            add = []
+        out += add + [line] if where == "before" else [line] + add
+    return "\n".join(out) if places else None
+
+
 def stage_tests(source, stage, kunit):
     """Copy selftests/, and if wanted kunit/, to where they live in a kernel tree: the names."""
     names = set()
@@ -120,6 +183,14 @@ def stage_tests(source, stage, kunit):
     if kunit:
         for name in kunit_sources():
             put(os.path.join(KUNIT_DIR, name), common.file_bytes(os.path.join(TOP, "kunit", name)))
+        for rule in kunit_hooks():
+            name = rule[0].lstrip("?")
+            hooked = put_hook(now(name).decode(), rule)
+            if hooked is not None:
+                put(name, hooked.encode())
+            elif not rule[0].startswith("?"):
+                die("kunit/hooks: %s has no place for '%s'" % (name, rule[4]),
+                    "give the suite a hook for this kernel, or use BASE=%s" % common.KUNIT_BASES[0])
         put("mm/Makefile", now("mm/Makefile") +
             common.file_bytes(os.path.join(TOP, "kunit/Makefile")))
         put("mm/Kconfig.debug", now("mm/Kconfig.debug") + b"\n" +
@@ -131,16 +202,42 @@ def stage_tests(source, stage, kunit):
         [os.path.join("selftests", f) for f in os.listdir(os.path.join(TOP, "selftests"))]
     for name in files:
         path = os.path.join(TOP, name)
-        if os.path.isfile(path):
+        # No machine runs the litmus tests: scripts/litmus.py judges them.
+        if os.path.isfile(path) and not name.startswith("selftests/litmus/"):
             put(os.path.join(SELFTEST_DIR, os.path.relpath(path, os.path.join(TOP, "selftests"))),
                 common.file_bytes(path), 0o755 if os.access(path, os.X_OK) else 0o644)
+    return names
+
+
+def wire_tests(source, stage):
+    """Put the kselftests into mm's script and into the list of all: the names changed."""
+    names = set()
+    for name, where, line, text in WIRING:
+        path = os.path.join(stage, name)
+        pristine = os.path.join(source.path, name)
+        if not os.path.exists(path) and not os.path.exists(pristine):
+            continue                    # not a whole tree
+        data = common.file_bytes(path if os.path.exists(path) else pristine)
+        if text in data:
+            continue                    # it has the series already
+        if data.count(line) != 1:
+            die("%s has not one line '%s'" % (name, line.decode().strip()),
+                "the kselftests cannot be added there: mend WIRING in prepare.py")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as f:
+            f.write(data.replace(line, text + line if where == "before" else line + text))
+        shutil.copymode(pristine, path)
+        names.add(name)
     return names
 
 
 def stage_all(kernel, source, stage):
     """Everything that the wanted tree has and the pristine one has not."""
     names = stage_patches(source, kernel.patches, stage)
-    return names | stage_tests(source, stage, kernel.has_kunit)
+    if kernel.combined:
+        import combine
+        names |= combine.Combined(source, stage, kernel.mutant_patches).write(source, stage)
+    return names | stage_tests(source, stage, kernel.has_kunit) | wire_tests(source, stage)
 
 
 def same(a, b):
@@ -219,6 +316,40 @@ def check_applies(kernel, source):
         stage_all(kernel, source, stage)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def nearest_bases(version):
+    """The bases, the one next to this version first."""
+    def number(text):
+        return [int(n) for n in re.findall(r"\d+", text)[:2]]
+    major, minor = number(version)
+    return sorted(common.bases(), key=lambda base: abs((major - number(base)[0]) * 100 +
+                                                       minor - number(base)[1]))
+
+
+def choose_base(args):
+    """The base whose patches apply to the tree of LINUX=; says which. Or what is in the way."""
+    tree, version = fetch.user_tree(args.linux)
+    source = fetch.Source(tree, None, tree, True)
+    reasons = []
+    for base in nearest_bases(version):
+        kernel = common.Kernel(types.SimpleNamespace(**dict(vars(args), base=base)))
+        with tempfile.TemporaryDirectory() as stage:
+            try:
+                patches = kernel.patches
+                stage_patches(source, patches, stage)
+            except common.Fail as e:
+                if e.what.startswith(HAS_IT):
+                    raise
+                reasons.append("%s: %s" % (base, e.what))
+                continue
+        say("LINUX=%s is Linux %s: %s" % (
+            args.linux, version, "the series for %s applies" % base if patches else
+            "looked at as %s" % base))
+        return base
+    die("no series applies to LINUX=%s (Linux %s): %s" % (args.linux, version,
+                                                         "; ".join(reasons)),
+        "nothing was changed; mend the patch, or use SERIES=0")
 
 
 def verb():

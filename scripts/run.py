@@ -20,6 +20,7 @@ import judge
 from common import TOP, die, say
 
 KEEP_RUNS = 60
+BUSY = 3600         # seconds: who has written to his run since then is still at it
 # What leaves a guest other than it was. charge_move takes the memory controller to
 # cgroup v1; and 6.12 warns of a page_counter underflow when kernel objects that
 # were charged to cgroups before that are freed.
@@ -31,14 +32,17 @@ def suites():
     with open(os.path.join(TOP, "scripts", "suites")) as f:
         for line in f:
             if line.strip() and not line.startswith("#"):
-                name, seconds, command = line.rstrip("\n").split("\t")
-                found.append((name, int(seconds), command))
+                name, seconds, command, quick = (line.rstrip("\n").split("\t") + [""])[:4]
+                found.append((name, int(seconds), command, quick))
     return found
 
 
 def choose(wanted):
-    """The tests whose name contains one of the words."""
-    tests = suites()
+    """The tests whose name contains one of the words; 'quick' is a choice of short ones."""
+    if wanted == "quick":
+        return [(name, seconds, command if quick == "-" else command + " " + quick)
+                for name, seconds, command, quick in suites() if quick]
+    tests = [t[:3] for t in suites()]
     words = (wanted or "").replace(",", " ").split()
     for word in words:
         if not any(word in t[0] for t in tests):
@@ -47,12 +51,28 @@ def choose(wanted):
     return [t for t in tests if not words or any(w in t[0] for w in words)]
 
 
+def written(path):
+    """When something below a directory was written last."""
+    latest = os.path.getmtime(path)
+    for where, _, names in os.walk(path):
+        for name in names:
+            try:
+                latest = max(latest, os.lstat(os.path.join(where, name)).st_mtime)
+            except OSError:
+                pass            # somebody else removes it
+    return latest
+
+
 def new_run_dir(label):
     root = common.cache_dir("runs")
     old = sorted(d for d in os.listdir(root) if os.path.isdir(os.path.join(root, d))
                  and not os.path.islink(os.path.join(root, d)))
     for name in old[:-KEEP_RUNS]:
-        shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+        try:
+            if time.time() - written(os.path.join(root, name)) > BUSY:
+                shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+        except OSError:
+            pass                # another run has removed it
     for n in range(1000):
         name = time.strftime("%Y%m%d-%H%M%S") + "-" + label + ("-%d" % n if n else "")
         try:
@@ -131,8 +151,11 @@ def skipped(built, tests, args, accel, run):
             for name, _, _ in tests if name.startswith("kunit/") and not built.kernel.has_kunit]
 
 
-def run_tests(built, tests, args, accel, run):
-    """Run the tests in as many guests as it takes; returns the judged rows."""
+def run_tests(built, tests, args, accel, run, show=True):
+    """Run the tests in as many guests as it takes; returns the judged rows.
+
+    show: on a terminal, which one runs; and traces get source lines.
+    """
     rows, guest = skipped(built, tests, args, accel, run), 0
     waiting = [t for t in tests if t[0] not in {r["test"] for r in rows}]
     while waiting:
@@ -144,11 +167,12 @@ def run_tests(built, tests, args, accel, run):
         ticker = Ticker(where, built.info["label"], limit)
         boot.boot(built, where, pending, accel, args.smp, args.mem,
                   kunit=any(t[0].startswith("kunit/") for t in pending), det=args.det,
-                  limit=limit, on_tick=ticker)
-        ticker.end()
+                  limit=limit, on_tick=ticker if show else None)
+        if show:
+            ticker.end()
         found, left = judge.judge_run(where)
         rows += found
-        if any("splat: " in (r.get("detail") or "") for r in found):
+        if show and any("splat: " in (r.get("detail") or "") for r in found):
             decode(built, where)
         judged = {r["test"] for r in found}
         if len(left) == len(pending):
@@ -202,12 +226,8 @@ def verb():
     say(judge.table(rows, sys.stdout.isatty()))
     say("case file: %s" % run)
     say(clock.report())
-    counts = " ".join("%d %s" % (sum(r["verdict"] == v for r in rows), v) for v in
-                      (judge.PASS, judge.FAIL, judge.VACUOUS, judge.SKIP, judge.ERROR)
-                      if any(r["verdict"] == v for r in rows))
-    good = judge.good(rows)
-    say("verdict: %s (%s)" % (judge.PASS if good else judge.overall(rows), counts))
-    return 0 if good else 1
+    say(judge.summary(rows))
+    return 0 if judge.good(rows) else 1
 
 
 if __name__ == "__main__":

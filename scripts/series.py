@@ -2,9 +2,9 @@
 """Write the complete series, tests included, as git format-patch does.
 
 The patches of patches/<base>/ are applied with git am to the files they touch,
-then the KUnit suite and the kselftests are added as two more patches. The
-directory that it writes can be given to git am in a kernel tree. Nobody signs a
-patch off for somebody else: who sends it adds that with git am -s.
+then the KUnit suite, where it builds, and the kselftests are added as patches of
+their own. The directory that it writes can be given to git am in a kernel tree.
+Nobody signs a patch off for somebody else: who sends it adds that with git am -s.
 """
 import os
 import shutil
@@ -22,17 +22,29 @@ if its _deferred_list is not empty, the count is the number of folios on
 it, and what the shrinker has in its hands comes back, is split, or is
 seen freed.
 
-The suite drives the queue through the shrinker's own callbacks and real
-mappings, so it needs no hooks. The held_folio cases stop a scan in the
-middle of split_folio() by holding the anon_vma lock.
+The suite drives the queue through the shrinker's own callbacks, real
+mappings and real migration. Where two CPUs must meet in the bad order one
+of them is held at a deferred_split_point(), which is a static stub, and
+nothing at all in a kernel without the suite. What the suite needs as a
+module is exported to KUnit tests only.
 
-Run it with
+With one CPU those cases are skipped, so do give it two:
 
   tools/testing/kunit/kunit.py run --arch=x86_64 --kunitconfig=mm/tests \\
 	--qemu_args="-smp 2"
 """
 
 SELFTEST_MESSAGE = """selftests/mm: add tests of the THP deferred split queue
+
+Most files are a race of two operations on one THP: partial unmaps, frees,
+migration, reclaim, collapse, fork, mlock, another shrinker, against the
+shrinker; deferred_split_race runs them, and looks at the folio, the
+counters, the memory's content and the kernel's log after each round. None
+passes unless the two were at work at the same time. With a module that can
+hold a CPU they are more exact; it is not needed. deferred_split_wait,
+_zap and _swapin are about what meets a split: faults on migration entries,
+zaps, and swap-in of shared pages. deferred_split_pressure does it all by
+reclaim alone. Knobs are put back by a guard also when a test crashes.
 
 deferred_split_conserve runs partial unmaps, frees, forks and migrations
 against the shrinker, and checks that counters balance afterwards and that
@@ -42,7 +54,8 @@ deferred_split_unmap holds the shrinker at each of its instructions in
 turn, and unmaps half of the THP that it has in its hands on another CPU.
 It needs a module that can hold a CPU, and skips without it.
 deferred_split_charge_move does the same while a task moves to another
-cgroup v1 memcg with its charges. deferred_split_audit, _pause and _jitter
+cgroup v1 memcg with its charges. deferred_split_device has a THP begin
+its life on the device of lib/test_hmm.c. deferred_split_audit, _pause and _jitter
 test that module. deferred_split_whole migrates and mlocks what must not be
 split for it.
 
@@ -101,8 +114,9 @@ def write_series(kernel, source, out):
             must(tree, "add", "-A", "-f")
             must(tree, "commit", "-q", "-m", message)
 
-        selftest = prepare.SELFTEST_DIR + "/"
-        add(KUNIT_MESSAGE, lambda n: not n.startswith(selftest))
+        selftest = "tools/testing/selftests/"
+        if kernel.has_kunit:
+            add(KUNIT_MESSAGE, lambda n: not n.startswith(selftest))
         add(SELFTEST_MESSAGE, lambda n: n.startswith(selftest))
 
         tmp = out + ".%d.tmp" % os.getpid()

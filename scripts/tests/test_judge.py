@@ -177,7 +177,8 @@ class JudgeTest(unittest.TestCase):
     def test_what_torture_says_is_the_detail(self):
         for said in ("STALL: task 0 (map) made no step for 20 s", "LEAK: all is unmapped, and x",
                      "CONTENT: page 0x1 is 0x0", "KILLED: task 1", "TAINT: 0x40", "STUCK: 1 THP",
-                     "AUDIT: audit: wrong queue memcg=1 nid=- : the count is 1"):
+                     "AUDIT: audit: wrong queue memcg=1 nid=- : the count is 1",
+                     "FORGOTTEN: move_underused: ", "UNSYNCED: x", "SPIN: 1 ms of CPU"):
             with self.subTest(said):
                 line = "# torture: FAILURE seed=1 seconds=4 ops=3 map=1 : " + said
                 self.assertEqual(judge.complaints(["TAP version 13", line]), said)
@@ -197,6 +198,11 @@ class JudgeTest(unittest.TestCase):
     def test_failed_kunit_suite_line_alone(self):
         out = [line.replace("ok 1 deferred_split", "not ok 1 deferred_split") for line in KUNIT]
         self.expect(Case("kunit/deferred_split", out), judge.FAIL)
+
+    def test_kunit_with_one_cpu_is_not_a_pass(self):
+        out = [line.replace("ok 2 30 folios", "ok 2 30 folios # SKIP VACUOUS: one CPU")
+               for line in KUNIT]
+        self.expect(Case("kunit/deferred_split", out), judge.VACUOUS, "one CPU")
 
     def test_vacuous_is_not_a_pass(self):
         self.expect(Case(out=["1..1", "ok 1 a.t # SKIP VACUOUS: never held"]), judge.VACUOUS)

@@ -22,13 +22,17 @@ import unittest.mock
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPTS = os.path.dirname(HERE)
 sys.path.insert(0, SCRIPTS)
+import bisectable  # noqa: E402
 import boot  # noqa: E402
 import common  # noqa: E402
+import configs  # noqa: E402
 import configure  # noqa: E402
 import fetch  # noqa: E402
 import initramfs  # noqa: E402
 import judge  # noqa: E402
+import kunit  # noqa: E402
 import prepare  # noqa: E402
+import run  # noqa: E402
 
 MAKEFILE = "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 117\nEXTRAVERSION =\n"
 SOURCE = "".join("line %d\n" % i for i in range(1, 61))
@@ -44,6 +48,11 @@ class Sandbox(unittest.TestCase):
     """A cache, a pristine tree of a few files, and a directory of stubs, all temporary."""
 
     def setUp(self):
+        # The sources here have no place for those of the suite.
+        self.hooks = []
+        patcher = unittest.mock.patch.object(prepare, "kunit_hooks", lambda: self.hooks)
+        patcher.start()
+        self.addCleanup(patcher.stop)
         self.dir = tempfile.mkdtemp(prefix="splitq-test-")
         self.addCleanup(shutil.rmtree, self.dir, True)
         self.saved = dict(os.environ)
@@ -119,16 +128,43 @@ class Arguments(Sandbox):
                 self.assertEqual(common.cross(arch), cross)
 
     def test_base_without_a_series(self):
-        for series in ("1", "all", "first-2"):
-            self.assertEqual(self.fails([], lambda: self.kernel(base="7.3", series=series)),
-                             "there is no series for 7.3 yet - use SERIES=0")
-        self.fails(["no series for 7.3", "without MUTANT"],
-                   lambda: self.kernel(base="7.3", mutant="B22"))
-        kernel = self.kernel(base="7.3")
-        self.assertEqual((kernel.label, kernel.patches, kernel.has_kunit), ("stock", [], False))
+        with unittest.mock.patch("common.series_patches", return_value=[]):
+            for series in ("1", "all", "first-2"):
+                self.assertEqual(self.fails([], lambda: self.kernel(base="7.3", series=series)),
+                                 "there is no series for 7.3 yet - use SERIES=0")
+            self.fails(["no series for 7.3", "without MUTANT"],
+                       lambda: self.kernel(base="7.3", mutant="B22"))
+            kernel = self.kernel(base="7.3")
+            self.assertEqual((kernel.label, kernel.patches, kernel.has_kunit),
+                             ("stock", [], False))
+
+    def test_every_base_has_a_series_that_is_all_there(self):
+        for base in common.bases():
+            patches = common.series_patches(base)
+            self.assertTrue(patches, base)
+            self.assertEqual(sorted(os.path.basename(p) for p in patches),
+                             sorted(f for f in os.listdir(common.patch_dir(base))
+                                    if f.endswith(".patch")))
 
     def test_unknown_mutant(self):
         self.fails(["B99", "B22"], lambda: self.kernel(series="1", mutant="B99").patches)
+
+    def test_what_a_mutant_may_be(self):
+        one = self.kernel(series="1", mutant="B22")
+        self.assertEqual((one.label, one.combined, one.boot_words), ("mutant-B22", False, ""))
+        self.assertIn("B22-", one.patches[-1])
+        everything = self.kernel(series="1", mutant="all")
+        chosen = self.kernel(series="1", mutant="all:B22")
+        self.assertEqual((everything.label, chosen.label), ("mutants", "mutants-B22"))
+        self.assertEqual(everything.build_label, chosen.build_label)
+        self.assertEqual((everything.boot_words, chosen.boot_words), ("", "splitq.mutant=B22"))
+        self.assertEqual(everything.patches, chosen.patches)
+        theirs = self.kernel(series="1", mutant=self.write("X1-theirs.patch", "x"))
+        self.assertEqual(theirs.label, "mutant-X1")
+        self.assertTrue(theirs.patches[-1].endswith("/X1-theirs.patch"))
+        self.fails(["B99", "B22"], lambda: self.kernel(series="1", mutant="all:B99"))
+        self.fails(["no patch", "/nowhere.patch"],
+                   lambda: self.kernel(series="1", mutant="/nowhere.patch"))
 
     def test_verbs_exit_2_with_one_line(self):
         for verb in ("run.py", "build.py", "prepare.py", "fetch.py", "boot.py", "series.py"):
@@ -212,6 +248,10 @@ class Explore(Sandbox):
             self.assertEqual(again.name, c.name)
             self.assertEqual(at, where if isinstance(where, tuple) else (where,))
             self.assertEqual((m["label"], m["base"], m["arch"]), ("stock", "6.12", "x86_64"))
+        for label in ("series", "mutants", "mutants-B22", "mutant-B22"):
+            built.kernel.label = label
+            _, _, m = explore.parse_schedule(explore.schedule(c, where, built))
+            self.assertEqual((m["label"], m["arch"]), (label, "x86_64"))
 
     def test_red_points_are_grouped_into_windows(self):
         import explore
@@ -548,6 +588,41 @@ class Fetch(Sandbox):
         self.fails(["built in place", "mrproper"], fetch.fetch, self.kernel(linux=self.tree))
 
 
+class Hooks(unittest.TestCase):
+    SOURCE = "#include <a.h>\n\nint f(int a);\n\nint f(int a)\n{\n\tg();\n\tif (a) {\n\t\tg();\n" \
+             "\t}\n}\n\nvoid h(void)\n{\n\tg();\n}\n"
+
+    def put(self, *rule):
+        return prepare.put_hook(self.SOURCE, ("mm/x.c",) + rule)
+
+    def test_before_each_such_line_of_a_function(self):
+        self.assertEqual(self.put("f", "before", r"g\(\);", "point();"),
+                         self.SOURCE.replace("\tg();\n\tif", "\tpoint();\n\tg();\n\tif")
+                         .replace("\t\tg();", "\t\tpoint();\n\t\tg();"))
+
+    def test_anywhere_and_after(self):
+        self.assertEqual(self.put("-", "after", "#include <a", "#include <b.h>"),
+                         self.SOURCE.replace("<a.h>", "<a.h>\n#include <b.h>"))
+
+    def test_end_of_a_function(self):
+        self.assertEqual(self.put("f", "end", "-", "EXPORT(f);"),
+                         self.SOURCE.replace("}\n\nvoid", "}\nEXPORT(f);\n\nvoid"))
+
+    def test_no_place(self):
+        self.assertIsNone(self.put("h", "before", "x", "y"))
+        self.assertIsNone(self.put("i", "end", "-", "y"))
+
+    def test_put_twice_is_there_once(self):
+        for rule in (("f", "before", r"g\(\);", "point();"), ("h", "end", "-", "EXPORT(h);"),
+                     ("-", "after", "#include <a", "#include <b.h>")):
+            once = self.put(*rule)
+            self.assertNotEqual(once, self.SOURCE)
+            self.assertEqual(prepare.put_hook(once, ("mm/x.c",) + rule), once)
+
+    def test_the_hooks_of_the_suite_can_be_read(self):
+        self.assertIn("SPLIT_UNLINK", " ".join(rule[4] for rule in prepare.kunit_hooks()))
+
+
 class Prepare(Sandbox):
     def setUp(self):
         super().setUp()
@@ -557,7 +632,7 @@ class Prepare(Sandbox):
                               "@@ -40,3 +40,3 @@\n line 40\n-line XX\n+LINE 41\n line 42\n")
 
     def patched(self, patches, has_kunit=True):
-        return types.SimpleNamespace(patches=patches, has_kunit=has_kunit)
+        return types.SimpleNamespace(patches=patches, has_kunit=has_kunit, combined=False)
 
     def tree_with(self, patches, has_kunit=True):
         stage = os.path.join(self.dir, "stage")
@@ -616,6 +691,39 @@ class Prepare(Sandbox):
                      "tools/testing/selftests/mm/deferred_split/Makefile"):
             self.assertTrue(os.path.exists(os.path.join(work, name)), name)
 
+    def test_tests_are_known_to_the_kernels_own_scripts(self):
+        script, makefile = (os.path.join(self.tree, "tools/testing/selftests", name)
+                            for name in ("mm/run_vmtests.sh", "Makefile"))
+        os.makedirs(os.path.dirname(script))
+        with open(script, "w") as f:
+            f.write("cat <<EOF\n- mdwe\nEOF\nCATEGORY=\"mdwe\" run_test ./mdwe_test\n")
+        os.chmod(script, 0o755)
+        with open(makefile, "w") as f:
+            f.write("TARGETS += mm\nTARGETS += mount\n")
+        work, _ = self.tree_with([])
+        wired = os.path.join(work, "tools/testing/selftests/mm/run_vmtests.sh")
+        text = common.file_bytes(wired).decode()
+        self.assertIn('CATEGORY="deferred_split" run_test "$test"', text)
+        self.assertLess(text.index("- deferred_split"), text.index("- mdwe"))
+        self.assertTrue(os.access(wired, os.X_OK))
+        self.assertEqual(0, subprocess.call(["bash", "-n", wired]))
+        self.assertEqual(common.file_bytes(os.path.join(work, "tools/testing/selftests/Makefile")),
+                         b"TARGETS += mm\nTARGETS += mm/deferred_split\nTARGETS += mount\n")
+        # A tree that has it already is left alone, one where it has no place is refused.
+        with open(script, "w") as f:
+            f.write(text)
+        _, replaced = self.tree_with([])
+        self.assertEqual(replaced, [])
+        with open(script, "w") as f:
+            f.write("nothing\n")
+        self.fails(["run_vmtests.sh", "- mdwe"], self.tree_with, [])
+
+    def test_hooks_go_on_top_of_the_series(self):
+        self.hooks = [("mm/huge_memory.c", "-", "before", "LINE 11", "hook();"),
+                      ("?mm/huge_memory.c", "-", "before", "no such line", "hook();")]
+        work, _ = self.tree_with([self.one])
+        self.assertIn("hook();\nLINE 11", self.text(work))
+        self.fails(["kunit/hooks", "mm/huge_memory.c", "hook();"], self.tree_with, [])
 
     def test_kunit_only_where_it_builds(self):
         self.tree_with([])
@@ -626,6 +734,91 @@ class Prepare(Sandbox):
         for name in ("mm/Makefile", "mm/Kconfig.debug"):
             self.assertEqual(common.file_bytes(os.path.join(work, name)),
                              common.file_bytes(os.path.join(self.tree, name)))
+
+
+class Suites(Sandbox):
+    def test_choose(self):
+        everything = run.choose("")
+        self.assertEqual([t[0] for t in everything], [t[0] for t in run.suites()])
+        self.assertEqual({"selftests/zap", "selftests/swapin"},
+                         {t[0] for t in run.choose("zap,swapin")})
+        self.fails(["nonsense", "TESTS is a list"], run.choose, "nonsense")
+
+    def test_quick_is_a_choice_with_its_own_commands(self):
+        quick = {name: command for name, _, command in run.choose("quick")}
+        self.assertTrue(quick["selftests/zap"].endswith("/deferred_split_zap -t quick"))
+        self.assertTrue(quick["selftests/guard"].endswith("/deferred_split_guard"))
+        self.assertNotIn("selftests/charge_move", quick)
+
+    def test_every_kselftest_is_run(self):
+        programs = re.search(r"^RACES := (.*?)\nTEST_GEN_PROGS := \$\(RACES\) (.*?)\n# ",
+                             common.file_bytes(os.path.join(common.TOP, "selftests/Makefile"))
+                             .decode(), re.M | re.S)
+        run_ones = {command.split()[0].split("/")[-1] for _, _, command, _ in run.suites()}
+        for name in " ".join(programs.groups()).replace("\\", " ").split():
+            self.assertIn(name, run_ones)
+
+
+class ChooseBase(Sandbox):
+    """LINUX= without BASE=: the series that applies, or what is in the way of each."""
+
+    def setUp(self):
+        super().setUp()
+        one = self.write("0001-one.patch", patch_text("one", "line 11", "LINE 11", 10))
+        bad = self.write("0001-bad.patch", patch_text("bad", "line XX", "LINE 21", 20))
+        self.series = {"6.12": [bad], "7.3": [one]}
+        patched = unittest.mock.patch("common.series_patches", lambda base: self.series[base])
+        patched.start()
+        self.addCleanup(patched.stop)
+        for name in ("BASE", "SERIES", "MUTANT", "LINUX"):
+            os.environ.pop(name, None)
+
+    def chosen(self, *words):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            args = common.kernel_arguments("x").parse_args(list(words))
+        return args.base, said.getvalue()
+
+    def test_the_series_that_applies(self):
+        base, said = self.chosen("--linux", self.tree)
+        self.assertEqual(base, "7.3")
+        self.assertIn("Linux 6.12.117: the series for 7.3 applies", said)
+
+    def test_the_nearer_one_first(self):
+        self.series["6.12"] = self.series["7.3"]
+        self.assertEqual(self.chosen("--linux", self.tree)[0], "6.12")
+        self.assertEqual(prepare.nearest_bases("7.2.13")[0], "7.3")
+        self.assertEqual(prepare.nearest_bases("6.18.1")[0], "6.12")
+
+    def test_none_applies_and_why(self):
+        self.series["7.3"] = self.series["6.12"]
+        self.fails(["no series applies", "Linux 6.12.117", "6.12: 0001-bad.patch", "7.3: 0001-bad",
+                    "mm/huge_memory.c, hunk #1"], self.chosen, "--linux", self.tree)
+
+    def test_a_tree_that_has_it(self):
+        with open(os.path.join(self.tree, "mm/huge_memory.c"), "w") as f:
+            f.write(SOURCE.replace("line 11", "LINE 11"))
+        self.fails(["already has 0001-one.patch", "SERIES=0"], self.chosen, "--linux", self.tree)
+        base, said = self.chosen("--linux", self.tree, "--series", "0")
+        self.assertEqual(base, "6.12")
+        self.assertIn("looked at as 6.12", said)
+
+    def test_what_is_asked_for_is_not_chosen(self):
+        self.assertEqual(self.chosen("--linux", self.tree, "--base", "7.3"), ("7.3", ""))
+        self.assertEqual(self.chosen(), ("6.12", ""))
+        self.fails(["not a kernel tree"], self.chosen, "--linux", self.dir)
+
+
+class Kunit(unittest.TestCase):
+    def test_zero_tests_are_no_pass(self):
+        self.assertIn("no test", kunit.complaint("Testing complete. Ran 9 tests: skipped: 9"))
+        self.assertIsNone(kunit.complaint("Testing complete. Ran 9 tests: passed: 9"))
+
+    def test_one_cpu_is_no_pass(self):
+        self.assertEqual(kunit.complaint(
+            "Testing complete. Ran 9 tests: passed: 8, skipped: 1",
+            "    ok 7 a_case # SKIP no CONFIG_SWAP\n    ok 8 b_case # SKIP VACUOUS: one CPU\n"),
+            "b_case was skipped: one CPU")
 
 
 class Configure(Sandbox):
@@ -664,7 +857,8 @@ class Boot(Sandbox):
         self.stub("qemu-system-x86_64", self.HANGS % self.dir)
         self.run_dir = os.path.join(self.dir, "run")
         self.built = types.SimpleNamespace(
-            kernel=types.SimpleNamespace(arch="x86_64"), dir=self.dir, module=None, selftests=None,
+            kernel=types.SimpleNamespace(arch="x86_64", boot_words=""), dir=self.dir, module=None,
+            selftests=None,
             init=self.write("init", "x"), image=self.write("image", "x"),
             info={"release": "r", "base": "6.12", "label": "l", "series": True, "source": "s",
                   "pinned": True, "debug": []})
@@ -721,7 +915,8 @@ class Boot(Sandbox):
     def run_in_child(self, end):
         """boot() in a process of its own, which is then ended in the given way."""
         code = ("import sys, types; sys.path.insert(0, %r); import boot, common\n"
-                "b = types.SimpleNamespace(kernel=types.SimpleNamespace(arch='x86_64'), dir=%r,"
+                "b = types.SimpleNamespace(kernel=types.SimpleNamespace(arch='x86_64',"
+                " boot_words=''), dir=%r,"
                 " module=None, selftests=None, init=%r, image=%r, info=%r)\n"
                 "common.main(lambda: boot.boot(b, %r, [('a', 1, 'x')], 'tcg'))\n"
                 % (SCRIPTS, self.dir, self.built.init, self.built.image, self.built.info,
@@ -794,6 +989,91 @@ class Initramfs(Sandbox):
                                  "selftests/prog", "splitq.run"])
 
 
+class Bisectable(unittest.TestCase):
+    def wrong(self, *signs):
+        """What is wrong with a test that has these verdicts, one a prefix."""
+        word = {v: k for k, v in bisectable.SIGNS.items()}
+        return bisectable.regressions([{"t": word[s]} if s != "-" else {} for s in signs])
+
+    def test_mended_by_a_patch(self):
+        self.assertEqual(self.wrong("F", "F", "."), [])
+        self.assertEqual(self.wrong(".", ".", "."), [])
+        self.assertEqual(self.wrong("F", ".", "s"), [])
+
+    def test_broken_by_a_patch(self):
+        self.assertIn("passes with 1 patches, FAIL with 2", self.wrong("F", ".", "F", ".")[0])
+        self.assertIn("VACUOUS with 1", self.wrong(".", "v", ".")[0])
+        self.assertIn("missing with 1", self.wrong(".", "-", ".")[0])
+
+    def test_never_mended(self):
+        self.assertIn("FAIL with the whole series", self.wrong("F", "F")[0])
+        self.assertIn("missing with the whole series", self.wrong("F", "-")[0])
+
+    def cases(self, verdict, *lines):
+        with tempfile.TemporaryDirectory() as where:
+            with open(os.path.join(where, "results.log"), "w") as f:
+                for n, line in enumerate(["hello release=x", "begin selftests/a"] +
+                                         ["out selftests/a " + text for text in lines], 1):
+                    f.write("%d %s\n" % (n, line))
+            return bisectable.cases({"run": where, "test": "selftests/a", "verdict": verdict})
+
+    def test_cases(self):
+        lines = ("ok 1 global.one", "not ok 2 global.two", "ok 3 three # SKIP no swap")
+        self.assertEqual(self.cases("FAIL", *lines),
+                         {"a:one": "PASS", "a:two": "FAIL", "a:three": "SKIP"})
+
+    def test_a_splat_makes_all_of_it_red(self):
+        self.assertEqual(self.cases("FAIL", "ok 1 one"), {"a:one": "FAIL"})
+        self.assertEqual(self.cases("ERROR", "ok 1 one"), {"a": "ERROR"})
+        self.assertEqual(self.cases("FAIL"), {"a": "FAIL"})
+
+
+class Checks(unittest.TestCase):
+    def test_no_check_begins_when_the_time_is_up(self):
+        import check
+        checks = check.Checks([], 1)
+        with contextlib.redirect_stdout(io.StringIO()):
+            checks("in time", lambda: None)
+            checks.until = time.monotonic() - 1
+            checks("too late", lambda: ["must not run"])
+        self.assertEqual((checks.passed, checks.failed, checks.left_out),
+                         (["in time"], [], ["too late"]))
+
+
+class Runs(Sandbox):
+    def test_a_run_that_goes_on_is_not_removed(self):
+        import run
+        root = common.cache_dir("runs")
+        old = time.time() - 2 * run.BUSY
+        for n in range(run.KEEP_RUNS + 2):
+            where = os.path.join(root, "20200101-%06d-series" % n, "guest-1")
+            os.makedirs(where)
+            log = os.path.join(where, "results.log")
+            with open(log, "w"):
+                pass
+            for path in (log, where, os.path.dirname(where)):
+                os.utime(path, (old, old))
+        going_on = os.path.join(root, "20200101-000000-series", "guest-1", "results.log")
+        os.utime(going_on)
+        run.new_run_dir("series")
+        have = os.listdir(root)
+        self.assertIn("20200101-000000-series", have)
+        self.assertNotIn("20200101-000001-series", have)
+        self.assertIn("20200101-000002-series", have)
+
+
+class Configs(Sandbox):
+    def test_unknown_name(self):
+        got = subprocess.run([os.path.join(SCRIPTS, "configs.py"), "nothing"],
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.assertEqual(got.returncode, 2)
+        self.assertIn("CONFIGS is a list of: memcg numa smp swap thp allmodconfig", got.stderr)
+
+    def test_what_an_architecture_cannot_be(self):
+        self.assertIn("smp", configs.names("x86_64"))
+        self.assertNotIn("smp", configs.names("arm64"))
+
+
 class Setup(Sandbox):
     def test_missing_package_without_root_or_apt(self):
         # A PATH on which almost nothing is: the script must say what is missing.
@@ -815,6 +1095,259 @@ class Setup(Sandbox):
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.assertEqual(got.returncode, 2)
         self.assertIn("everything", got.stderr)
+
+
+C_FILE = """\
+#include <linux/a.h>
+
+struct s {
+	int x;
+};
+
+/* adds */
+static int add(struct s *s, int n)
+	__must_hold(lock)
+{
+	if (n < 0)
+		return -1;
+	return s->x + n;
+}
+
+void walk(struct s *s, void (*visit)(int, int), int v[4])
+{
+	visit(add(s, 1), 2);
+}
+
+#ifdef CONFIG_X
+static inline bool is_x(void)
+{
+	return true;
+}
+#endif
+"""
+
+
+class Combine(Sandbox):
+    """One file for all mutants, and back."""
+
+    def setUp(self):
+        super().setUp()
+        import combine
+        self.combine = combine
+        self.series = C_FILE.split("\n")
+
+    def mutated(self, *changes):
+        text = C_FILE
+        for old, new in changes:
+            self.assertEqual(text.count(old), 1)
+            text = text.replace(old, new)
+        return text.split("\n")
+
+    def generate(self, **after):
+        changes = {n: self.combine.changed_bodies(self.series, lines)
+                   for n, lines in after.items()}
+        return self.combine.generate(self.series, changes)
+
+    def test_functions_and_their_arguments(self):
+        found = self.combine.functions(self.series)
+        self.assertEqual([(f.name, f.arguments, f.returns, f.inline) for f in found],
+                         [("add", ["s", "n"], ["int"], False),
+                          ("walk", ["s", "visit", "v"], ["void"], False),
+                          ("is_x", [], ["bool"], True)])
+
+    def test_each_is_in_it_and_comes_out_again(self):
+        one = self.mutated(("n < 0", "n < 1"), ("return true;", "return false;"))
+        two = self.mutated(("s->x + n", "s->x"), ("\tvisit(add(s, 1), 2);\n", ""))
+        made = self.generate(B1=one, B2=two)
+        text = "\n".join(made)
+        self.assertIn("static noinline __noclone int add__B1(struct s *s, int n)", text)
+        self.assertIn("static noinline __noclone void walk__B2(", text)
+        self.assertIn("static inline bool is_x__B1(void)", text)
+        self.assertIn("\tcase SPLITQ_B2:\n\t\twalk__B2(s, visit, v);\n\t\treturn;", text)
+        self.assertIn("\t\treturn add__B1(s, n);", text)
+        self.assertEqual(self.combine.ungenerate(made), self.series)
+        self.assertEqual(self.combine.ungenerate(made, "B1"), one)
+        self.assertEqual(self.combine.ungenerate(made, "B2"), two)
+
+    def test_what_was_not_in_the_patch_is_seen(self):
+        one = self.mutated(("n < 0", "n < 1"))
+        made = self.generate(B1=one)
+        self.assertNotEqual(self.combine.ungenerate(
+            [line.replace("n < 1", "n < 2") for line in made], "B1"), one)
+        at = made.index("\treturn s->x + n;", made.index("static int add(struct s *s, int n)"))
+        self.assertNotEqual(self.combine.ungenerate(made[:at] + ["\tn++;"] + made[at:]),
+                            self.series)
+
+    def test_more_than_a_body_is_a_kernel_of_its_own(self):
+        for old, new in (("int x;", "long x;"), ("struct s *s, int n)", "struct s *s, long n)"),
+                         ("#ifdef CONFIG_X", "#ifndef CONFIG_X"),
+                         ("/* adds */", "static int y;\n\n/* adds */")):
+            with self.subTest(new):
+                self.assertIsNone(self.combine.changed_bodies(self.series,
+                                                              self.mutated((old, new))))
+
+    def patch(self, name, old, new):
+        path = "mm/x.c"
+        lines = C_FILE.split("\n")
+        at = next(i for i, line in enumerate(lines) if old in line)
+        hunk = [" " + line for line in lines[at - 1:at]] + ["-" + lines[at]] + \
+            ["+" + lines[at].replace(old, new)] + [" " + line for line in lines[at + 1:at + 2]]
+        return self.write(name, "Subject: x\n---\ndiff --git a/%s b/%s\n--- a/%s\n+++ b/%s\n"
+                          "@@ -%d,3 +%d,3 @@\n%s\n" % (path, path, path, path, at, at,
+                                                       "\n".join(hunk)))
+
+    def test_the_tree(self):
+        with open(os.path.join(self.tree, "mm/x.c"), "w") as f:
+            f.write(C_FILE)
+        stage = os.path.join(self.dir, "stage")
+        os.mkdir(stage)
+        patches = [self.patch("B1-a.patch", "n < 0", "n < 1"),
+                   self.patch("B2-b.patch", "int x;", "long x;"),
+                   self.patch("M3-c.patch", "s->x + n", "s->x")]
+        got = self.combine.Combined(self.source(), stage, patches)
+        self.assertEqual(got.names, ["B1", "M3"])
+        self.assertEqual(list(got.alone), ["B2"])
+        self.assertEqual(got.functions, {"B1": ["add"], "M3": ["add"]})
+        names = got.write(self.source(), stage)
+        self.assertEqual(names, {"mm/x.c", "mm/Makefile", self.combine.HEADER,
+                                 self.combine.SOURCE})
+        with open(os.path.join(stage, self.combine.HEADER)) as f:
+            self.assertIn("\tSPLITQ_B1,\n\tSPLITQ_M3,\n", f.read())
+        with open(os.path.join(stage, "mm/Makefile")) as f:
+            self.assertIn("splitq_mutants.o", f.read())
+        with open(os.path.join(self.tree, "mm/Makefile")) as f:
+            self.assertNotIn("splitq", f.read())
+        got.generated["mm/x.c"].insert(-1, "int y;")
+        self.fails(["mm/x.c", "not the series'"], got.verify)
+
+    def test_one_that_does_not_apply_is_named(self):
+        with open(os.path.join(self.tree, "mm/x.c"), "w") as f:
+            f.write(C_FILE.replace("n < 0", "n < 7"))
+        stage = os.path.join(self.dir, "stage")
+        os.mkdir(stage)
+        self.fails(["B1-a.patch", "mm/x.c"], lambda: self.combine.Combined(
+            self.source(), stage, [self.patch("B1-a.patch", "n < 0", "n < 1")]))
+
+
+class Mutants(Sandbox):
+    HEADER = "Subject: mm/thp: mutant X1: a bug\n\nhistory\n%s---\ndiff\n"
+
+    def setUp(self):
+        super().setUp()
+        import mutants
+        self.mutants = mutants
+
+    def mutant(self, lines, name="X1-a-bug.patch"):
+        return self.mutants.Mutant(self.write(name, self.HEADER % lines))
+
+    def row(self, m, **cells):
+        row = self.mutants.Row(m)
+        row.cells = {{"kunit": "kunit/deferred_split", "whole": "selftests/whole",
+                      "explorer": "explorer"}[k]: c for k, c in cells.items()}
+        return row
+
+    def test_headers(self):
+        m = self.mutant("Red: selftests/whole SPLIT: mlocked\nRed: selftests/whole MARKED\n"
+                        "Explore: f,g/scan/munmap-half/queued LOST|AUDIT\n")
+        self.assertEqual((m.name, m.subject), ("X1", "a bug"))
+        self.assertEqual(m.red, {"selftests/whole": ["SPLIT: mlocked", "MARKED"]})
+        self.assertEqual(m.explore, [(["f,g", "scan", "munmap-half", "queued"],
+                                      ["LOST", "AUDIT"])])
+        self.assertEqual(m.named, ["selftests/whole", "explorer"])
+        self.fails(["X1", "nosuch", "selftests/whole"],
+                   lambda: self.mutant("Red: selftests/nosuch X\n"))
+        self.fails(["X1", "VICTIM/ACTION/OP/STATE"], lambda: self.mutant("Explore: f/scan LOST\n"))
+
+    def test_every_mutant_names_what_catches_it(self):
+        for base in os.listdir(os.path.join(common.TOP, "patches", "mutants")):
+            for name in common.mutants(base):
+                with self.subTest(base=base, mutant=name):
+                    m = self.mutants.find(base, [name])[0]
+                    self.assertTrue(m.named)
+                    text = common.file_bytes(m.patch).decode()
+                    self.assertTrue(text.startswith("Subject: mm"))
+                    for word in ("mutant %s: " % name, "\nHistory: ", "\n  CPU0 (", " ->  ",
+                                 "\nOracle: "):
+                        self.assertIn(word, text)
+
+    def test_which_are_meant(self):
+        self.assertEqual([m.name for m in self.mutants.choose("6.12", "B22,B29")], ["B22", "B29"])
+        self.assertEqual(self.mutants.choose("6.12", ""), [])
+        theirs = self.write("Z9-theirs.patch", self.HEADER % "")
+        self.assertEqual(self.mutants.choose("6.12", theirs)[0].name, "Z9")
+        self.fails(["B99", "B22"], self.mutants.choose, "6.12", "B99")
+        self.fails(["M=/nowhere.patch"], self.mutants.choose, "6.12", "/nowhere.patch")
+
+    def test_the_copy_is_the_victim(self):
+        symbols = {"f", "g", "g__X1", "i.part.0"}
+        self.assertEqual(self.mutants.resolve("i,f", "X1", symbols), "i.part.0")
+        self.assertEqual(self.mutants.resolve("g", "X1", symbols), "g__X1")
+        self.assertEqual(self.mutants.resolve("g", "X2", symbols), "g")
+        self.assertEqual(self.mutants.resolve("h,f", "X1", symbols), "f")
+        self.assertEqual(self.mutants.resolve("h", "X1", symbols), "h")
+
+    def test_verdicts(self):
+        Cell, m = self.mutants.Cell, self.mutant("Red: selftests/whole X\n")
+        red, green = Cell("red", 1.5), Cell("green", 2.0)
+        self.assertEqual(self.row(m, whole=red, kunit=green).verdict, "caught")
+        self.assertEqual(self.row(m, whole=green, kunit=red).verdict, "MISSED")
+        self.assertEqual(self.row(m, whole=Cell("red", 1, "", False)).verdict, "MISSED")
+        self.assertEqual(self.row(m, whole=Cell("error")).verdict, "ERROR")
+        # Somebody else's names nothing: whatever is red catches it.
+        theirs = self.mutant("")
+        self.assertEqual(self.row(theirs, whole=red).verdict, "caught")
+        self.assertEqual(self.row(theirs, whole=green, kunit=green).verdict, "SURVIVED")
+        self.assertEqual(self.row(theirs, whole=Cell("error")).verdict, "ERROR")
+        self.assertEqual(self.row(None, whole=green).verdict, "PASS")
+        for bad in (red, Cell("error")):
+            self.assertEqual(self.row(None, whole=green, kunit=bad).verdict, "FAIL")
+        self.assertEqual(self.row(None).verdict, "FAIL")
+
+    def test_the_table(self):
+        Cell, m = self.mutants.Cell, self.mutant("Red: selftests/whole X\n")
+        rows = [self.row(None, whole=Cell("green", 1), kunit=Cell("green", 1)),
+                self.row(m, whole=Cell("red", 1.5), kunit=Cell("green", 2)),
+                self.row(self.mutant("", "Z2-other.patch"), whole=Cell("green", 1))]
+        text = self.mutants.table(rows).split("\n")
+        self.assertEqual(text[0], "| mutant | | deferred_split | whole |")
+        self.assertEqual(text[2], "| none | the series |  |  |")
+        self.assertEqual(text[3], "| X1 | a bug |  | **1.5** |")
+        self.assertEqual(text[4], "| Z2 | a bug (SURVIVED) | - |  |")
+        self.assertIn("2 mutants, 1 caught", self.mutants.summary(rows))
+        self.assertIn("not caught: Z2", self.mutants.summary(rows))
+
+        path = self.write("README.md", "# Mutants\n\nprose\n")
+        bench = types.SimpleNamespace(
+            built=types.SimpleNamespace(info={"base": "6.12", "arch": "x86_64",
+                                              "source": "6.12.117"}),
+            alone={}, accel="tcg", args=types.SimpleNamespace(smp=2))
+        self.mutants.write_readme(rows, bench, path)
+        self.mutants.write_readme(rows[:2], bench, path)
+        with open(path) as f:
+            text = f.read()
+        self.assertEqual(text.count("## 6.12 x86_64"), 1)
+        self.assertTrue(text.startswith("# Mutants\n\nprose\n"))
+        self.assertNotIn("Z2", text)
+
+    def test_every_mutant_has_its_day(self):
+        import check
+        known = common.mutants("6.12")
+        self.assertEqual(len(set(check.DOZEN)), 12)
+        self.assertLessEqual(set(check.DOZEN), set(known))
+        days = -(-(len(known) - 12) // check.ROTATING)
+        seen = set()
+        for day in range(739000, 739000 + days):
+            chosen = check.todays_mutants(day=day)
+            self.assertEqual(len(chosen), len(set(chosen)))
+            seen |= set(chosen)
+        self.assertEqual(seen, set(known))
+
+    def test_when_kunit_saw_it(self):
+        self.write("console.log", "[    1.000] x\n[    2.500]     # Subtest: deferred_split\n"
+                   "[    2.600]     ok 1 a\n[    3.250]     not ok 2 b\n")
+        self.assertEqual(self.mutants.kunit_seconds(self.dir, 9), 0.75)
+        self.write("console.log", "[    1.000] x\n")
+        self.assertEqual(self.mutants.kunit_seconds(self.dir, 9), 9)
 
 
 if __name__ == "__main__":
