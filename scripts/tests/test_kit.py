@@ -1039,6 +1039,34 @@ class Checks(unittest.TestCase):
         self.assertEqual((checks.passed, checks.failed, checks.left_out),
                          (["in time"], [], ["too late"]))
 
+    def test_one_that_runs_on_is_stopped(self):
+        import check
+        checks = check.Checks([], 1)
+        checks.stop_at = time.monotonic() + 0.1
+
+        def hangs():
+            try:
+                common.run(["sleep", "30"])
+            except Exception:
+                pass
+            return ["must not come to this"]
+
+        start = time.monotonic()
+        checks("hangs", hangs)
+        self.assertLess(time.monotonic() - start, 20)
+        self.assertEqual((checks.passed, checks.failed, checks.left_out),
+                         ([], [], ["hangs (stopped)"]))
+        time.sleep(0.2)     # no alarm is left
+
+    def test_what_breaks_fails_alone(self):
+        import check
+        checks = check.Checks([], 0)
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            checks("broken", lambda: {}["nothing"])
+            checks("whole", lambda: None)
+        self.assertEqual((checks.passed, checks.failed), (["whole"], ["broken"]))
+        self.assertIn("KeyError", out.getvalue())
+
 
 class Runs(Sandbox):
     def test_a_run_that_goes_on_is_not_removed(self):
