@@ -75,6 +75,11 @@ def check_red(rows, expected):
     return bad
 
 
+def must_be(base, test):
+    """The verdict that a test must come to with the series."""
+    return judge.SKIP if test in CANNOT_RUN.get(base, ()) else judge.PASS
+
+
 def compare(args, clock, show=say):
     """Returns (stock rows, series rows, problems)."""
     args.series = "1"
@@ -87,7 +92,7 @@ def compare(args, clock, show=say):
     problems += ["stock: %s: %s" % (r["test"], r["verdict"]) for r in stock
                  if r["verdict"] in (judge.ERROR, judge.VACUOUS)]
     for r in series:
-        must = judge.SKIP if r["test"] in CANNOT_RUN.get(args.base, ()) else judge.PASS
+        must = must_be(args.base, r["test"])
         if r["verdict"] != must:
             problems.append("series: %s: %s, must be %s" % (r["test"], r["verdict"], must))
     show(judge.table(stock + series, sys.stdout.isatty()))
