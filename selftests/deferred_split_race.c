@@ -609,7 +609,8 @@ static const char *run_setup(struct run *r)
 		r->actions[i] = ds_find_action(race->actions[i]);
 	if (!r->actions[0] || !r->actions[1] ||
 	    (r->actions[0]->by_owner && r->actions[1]->by_owner))
-		return "no such race";
+		ksft_exit_fail_msg("%s: there is no race of %s and %s\n", race->name,
+				   race->actions[0], race->actions[1]);
 	why = ds_set_underused(race->underused);
 	/* It would make THPs again of what was split; awake once, it sleeps for long. */
 	why = why ?: ds_knob_set(DS_KHUGEPAGED "scan_sleep_millisecs", "600000");

@@ -840,10 +840,11 @@ bool ds_have_audit(void)
 	return !access(DS_SPLITQ "audit", R_OK);
 }
 
-const char *ds_audit_complaint(void)
+/* The first line of an audit that says what is wrong, or its last if that is not "ok". */
+static const char *audit_complaint(const char *path)
 {
 	static char line[256], first[256];
-	FILE *f = fopen(DS_SPLITQ "audit", "re");
+	FILE *f = fopen(path, "re");
 
 	if (!f)
 		return "no audit";
@@ -857,6 +858,16 @@ const char *ds_audit_complaint(void)
 		return first;
 	/* "unknown" is not ok either. */
 	return strncmp(line, "audit ok", 8) ? line : NULL;
+}
+
+const char *ds_audit_complaint(void)
+{
+	return audit_complaint(DS_SPLITQ "audit");
+}
+
+const char *ds_audit_marked_complaint(void)
+{
+	return audit_complaint(DS_SPLITQ "audit_marked");
 }
 
 int ds_cover_start(const char *symbol, pid_t pid)

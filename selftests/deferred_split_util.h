@@ -188,6 +188,8 @@ int ds_folio_keep(pid_t pid, const void *addr, const char *how);
 /* NULL if the module's audit finds all queues in order, else the first thing it found. */
 bool ds_have_audit(void);
 const char *ds_audit_complaint(void);
+/* The same for all that is marked partially mapped; only while nobody uses THPs. */
+const char *ds_audit_marked_complaint(void);
 
 #define DS_POINTS_MAX	4096
 

@@ -240,6 +240,14 @@ FIXTURE_TEARDOWN(wait)
 	ds_knobs_restore();
 }
 
+/* Only one that is there: whoever is in the list is killed, and -1 is everybody. */
+static bool add_process(FIXTURE_DATA(wait) *self, pid_t pid)
+{
+	if (pid > 0)
+		self->pids[self->nr++] = pid;
+	return pid > 0;
+}
+
 /* A THP that all of them map; each of the sleepers makes the split take longer. */
 static bool give_thp(FIXTURE_DATA(wait) *self)
 {
@@ -251,10 +259,12 @@ static bool give_thp(FIXTURE_DATA(wait) *self)
 	for (i = 0; i < ds_thp_size(); i += page)
 		*(unsigned long *)(self->thp + i) = content(i);
 	for (i = 0; i < NR_SLEEPERS; i++) {
-		self->pids[self->nr] = fork();
-		if (!self->pids[self->nr])
+		pid_t pid = fork();
+
+		if (!pid)
 			sleeper();
-		self->nr++;
+		if (!add_process(self, pid))
+			return false;
 	}
 	shared->ready = 0;
 	shared->go = 0;
@@ -262,14 +272,13 @@ static bool give_thp(FIXTURE_DATA(wait) *self)
 	return true;
 }
 
-static void start_waiter(FIXTURE_DATA(wait) *self, enum kind kind, int cpu)
+static bool start_waiter(FIXTURE_DATA(wait) *self, enum kind kind, int cpu)
 {
-	pid_t owner = getpid();
+	pid_t owner = getpid(), pid = fork();
 
-	self->pids[self->nr] = fork();
-	if (!self->pids[self->nr])
+	if (!pid)
 		waiter(kind, owner, self->thp, cpu);
-	self->nr++;
+	return add_process(self, pid);
 }
 
 static void split(FIXTURE_DATA(wait) *self)
@@ -361,8 +370,8 @@ static void race(struct __test_metadata *_metadata, FIXTURE_DATA(wait) *self, en
 	memset(shared, 0, sizeof(*shared));
 	ASSERT_TRUE(ds_pin_to_cpu(CPU_SPLIT));
 	for (rounds = 0; ds_now() < end || rounds < 4; rounds++) {
-		ASSERT_TRUE(give_thp(self)) TH_LOG("no THP to be had");
-		start_waiter(self, kind, CPU_WAIT);
+		ASSERT_TRUE(give_thp(self)) TH_LOG("no THP, or no process, to be had");
+		ASSERT_TRUE(start_waiter(self, kind, CPU_WAIT)) TH_LOG("no process to be had");
 		wait_ready(1);
 		if (self->hold_at)
 			arm(self->hold_at);
@@ -417,9 +426,10 @@ TEST_F_TIMEOUT(wait, a_crowd_lets_the_split_through, 120)
 	memset(shared, 0, sizeof(*shared));
 	ASSERT_TRUE(ds_pin_to_cpu(CPU_WAIT));
 	for (rounds = 0; ds_now() < end || rounds < 4; rounds++) {
-		ASSERT_TRUE(give_thp(self)) TH_LOG("no THP to be had");
+		ASSERT_TRUE(give_thp(self)) TH_LOG("no THP, or no process, to be had");
 		for (i = 0; i < NR_CROWD; i++)
-			start_waiter(self, (rounds + i) % NR_KINDS, CPU_WAIT);
+			ASSERT_TRUE(start_waiter(self, (rounds + i) % NR_KINDS, CPU_WAIT))
+				TH_LOG("no process to be had");
 		wait_ready(NR_CROWD);
 		split(self);
 		ASSERT_TRUE(all_ended(self, NR_CROWD))
