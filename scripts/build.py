@@ -44,7 +44,7 @@ def config_key(kernel):
 
 def kernel_key(kernel, source):
     tests = [common.file_bytes(os.path.join(TOP, "kunit", f))
-             for f in prepare.kunit_sources() + ["Makefile", "Kconfig", "hooks"]] if kernel.has_kunit else []
+             for f in prepare.kunit_inputs(kernel.base)] if kernel.has_kunit else []
     # Only what they change: a header is prose, and there is one kernel for all of them.
     mutants = [common.file_bytes(f).partition(b"\n---\n")[2] for f in kernel.mutant_patches]
     if kernel.combined:

@@ -15,7 +15,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = os.path.join(TOP, "scripts")
 DEBUG_DEFAULT = "lockdep,list,vm"
 DEFAULT_BASE = "6.12"
-KUNIT_BASES = ("6.12",)     # where kunit/ builds
+KUNIT_BASES = ("6.12", "7.3")     # where kunit/ builds
 
 # One place for what differs between architectures.
 ARCHES = {
