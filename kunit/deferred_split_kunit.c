@@ -104,6 +104,7 @@ struct ds_context {
 	atomic_t no_preemption;		/* where a scan looks at a folio */
 	atomic_t wrong;			/* what look() did not like */
 	struct folio *destination;	/* of the last migration */
+	struct folio *referenced;	/* by take_a_reference() */
 	struct folio *folios[MAX_FOLIOS];
 	int nr;
 };
@@ -1576,12 +1577,11 @@ struct mapped {
 static int cgroup_write(const char *name, const char *text);
 #endif
 
-/* The folio is of the order that is asked for, and mapped; also if that is no THP. */
-static void map_folio(struct kunit *test, struct mapped *map, unsigned int order)
+/* Room for a THP, without anything in it yet. */
+static void map_area(struct kunit *test, struct mapped *map)
 {
-	struct ds_context *ctx = test->priv;
+	struct ds_context *ctx __maybe_unused = test->priv;
 	unsigned long addr;
-	struct page *page;
 
 #ifdef CONFIG_MEMCG
 	/* Before there is an mm: it is charged to the memcg of the task that made it. */
@@ -1593,14 +1593,32 @@ static void map_folio(struct kunit *test, struct mapped *map, unsigned int order
 	KUNIT_ASSERT_NE(test, addr, 0UL);
 	map->base = ALIGN(addr, HPAGE_PMD_SIZE);
 	map->addr = map->base;
-	map->size = PAGE_SIZE << order;
+	map->vma = vma_lookup(current->mm, map->addr);
 	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map->base, HPAGE_PMD_SIZE, MADV_HUGEPAGE), 0);
+}
+
+/* Write to it, and take a reference to the THP that comes. */
+static struct page *fault_thp(struct kunit *test, struct mapped *map)
+{
+	struct page *page;
+
 	KUNIT_ASSERT_EQ(test, clear_user((void __user *)map->addr, 1), 0UL);
 	KUNIT_ASSERT_EQ(test, get_user_pages_fast(map->addr, 1, FOLL_WRITE, &page), 1);
 	map->folio = page_folio(page);
 	KUNIT_ASSERT_EQ_MSG(test, folio_order(map->folio), (unsigned int)PMD_ORDER,
 			    "no THP was to be had");
-	map->vma = vma_lookup(current->mm, map->addr);
+	return page;
+}
+
+/* The folio is of the order that is asked for, and mapped; also if that is no THP. */
+static void map_folio(struct kunit *test, struct mapped *map, unsigned int order)
+{
+	struct ds_context *ctx = test->priv;
+	struct page *page;
+
+	map_area(test, map);
+	map->size = PAGE_SIZE << order;
+	page = fault_thp(test, map);
 	KUNIT_ASSERT_EQ(test, folio_nid(map->folio), ctx->here.nid);
 	if (order < PMD_ORDER) {
 		folio_lock(map->folio);
@@ -1864,6 +1882,132 @@ static void an_underused_thp_is_put_back_while_referenced(struct kunit *test)
 	zap_rest(&map);
 }
 
+static void take_a_reference(struct kunit *test, enum deferred_split_point point,
+			     struct folio *folio)
+{
+	struct ds_context *ctx = test->priv;
+
+	if (point == SPLIT_FREEZE && !ctx->referenced) {
+		folio_get(folio);
+		ctx->referenced = folio;
+	}
+}
+
+static void a_reference_that_comes_before_the_freeze_puts_a_thp_back(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	bool mark = use_mark(test);
+	struct mapped map;
+
+	need_empty_queue(test);
+	map_thp(test, &map);
+	fill(test, &map, 3);
+	if (mark)
+		zap_half(&map);
+	put_mapped(&map);
+	/* The split has looked at the count already, and unmapped everything. */
+	ctx->look = take_a_reference;
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 0UL);
+	ctx->look = NULL;
+	KUNIT_ASSERT_PTR_EQ(test, ctx->referenced, map.folio);
+	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
+	EXPECT_ON_QUEUE(test, map.folio);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, mark);
+
+	folio_put(ctx->referenced);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, 3, HPAGE_PMD_NR / 2);
+	zap_rest(&map);
+}
+
+static void a_split_that_is_refused_leaves_the_queue_alone(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct page *page;
+	struct mapped map;
+
+	map_thp(test, &map);
+	zap_half(&map);
+	page = &map.folio->page;
+	folio_lock(map.folio);
+	KUNIT_EXPECT_NE(test, split_huge_page_to_list_to_order(page, NULL, PMD_ORDER), 0);
+	/* Reclaim may be writing it out. */
+	folio_test_set_writeback(map.folio);
+	KUNIT_EXPECT_NE(test, split_huge_page_to_list_to_order(page, NULL, 0), 0);
+	folio_test_clear_writeback(map.folio);
+	folio_unlock(map.folio);
+	EXPECT_ON_QUEUE(test, map.folio);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+	put_mapped(&map);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	zap_rest(&map);
+}
+
+static void a_thp_that_nobody_maps_is_put_back(struct kunit *test)
+{
+	struct mapped map;
+
+	khugepaged_max_ptes_none = 0;
+	map_thp(test, &map);
+	/* Only our reference is left, and its owners are not to be found any more. */
+	zap_rest(&map);
+	KUNIT_EXPECT_EQ(test, scan_all(test->priv, 1), 0UL);
+	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
+	EXPECT_QUEUED(test, 1);
+	put_mapped(&map);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+}
+
+static void a_thp_not_used_lately_is_split_too(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+
+	map_thp(test, &map);
+	fill(test, &map, HPAGE_PMD_NR);
+	put_mapped(&map);
+	/* Before its PMD is split, and by PTEs. */
+	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map.base, HPAGE_PMD_SIZE, MADV_COLD), 0);
+	zap_half(&map);
+	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map.base, HPAGE_PMD_SIZE / 2, MADV_COLD), 0);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR / 2, HPAGE_PMD_NR);
+	zap_rest(&map);
+}
+
+static void the_huge_zero_folio_is_not_queued(struct kunit *test)
+{
+	struct mapped map;
+	struct page *page;
+	char c;
+
+	map_area(test, &map);
+	KUNIT_ASSERT_EQ(test, get_user(c, (char __user *)map.base), 0);
+	KUNIT_ASSERT_EQ(test, get_user_pages_fast(map.base, 1, 0, &page), 1);
+	map.folio = page_folio(page);
+	if (!is_huge_zero_folio(map.folio)) {
+		put_mapped(&map);
+		kunit_skip(test, "use_zero_page is off");
+	}
+	map.size = HPAGE_PMD_SIZE;
+	zap_half(&map);
+	EXPECT_OFF_QUEUE(test, map.folio);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	zap_rest(&map);
+	put_mapped(&map);
+}
+
 /* Pinned for DMA: an underused one is dropped, a partially mapped one is not. */
 static unsigned long scan_pinned(struct kunit *test, struct mapped *map)
 {
@@ -2061,6 +2205,133 @@ static void all_unmapped_while_migrated_is_not_marked(struct kunit *test)
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 	put_mapped(&map);
 	EXPECT_QUEUED(test, 0);
+}
+
+static void a_pinned_thp_stays_mapped_and_queued(struct kunit *test)
+{
+	struct page *page;
+	struct mapped map;
+
+	map_thp(test, &map);
+	fill(test, &map, HPAGE_PMD_NR);
+	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(map.addr, 1, FOLL_WRITE, &page), 1);
+	folio_lock(map.folio);
+	/* Neither its PMD nor, when that is split, its PTEs may go. */
+	if (thp_migration_supported())
+		try_to_migrate(map.folio, 0);
+	KUNIT_EXPECT_TRUE(test, folio_mapped(map.folio));
+	try_to_migrate(map.folio, TTU_SPLIT_HUGE_PMD);
+	KUNIT_EXPECT_TRUE(test, folio_mapped(map.folio));
+	remove_migration_ptes(map.folio, map.folio, 0);
+	folio_unlock(map.folio);
+	unpin_user_page(page);
+	KUNIT_EXPECT_EQ(test, folio_mapcount(map.folio), HPAGE_PMD_NR);
+	EXPECT_ON_QUEUE(test, map.folio);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	put_mapped(&map);
+	zap_rest(&map);
+	EXPECT_QUEUED(test, 0);
+}
+
+/* THPs of files: they have no place on any queue. */
+
+static void put_mount(void *mnt)
+{
+	mntput(mnt);
+}
+
+static void put_file(void *file)
+{
+	fput(file);
+}
+
+/* A file on a tmpfs of its own, with a THP that is mapped. */
+static struct file *map_file_thp(struct kunit *test, struct mapped *map)
+{
+	struct file_system_type *type = get_fs_type("tmpfs");
+	char options[] = "huge=always";
+	struct vfsmount *mnt;
+	struct file *file;
+
+	if (!type || !IS_ENABLED(CONFIG_SHMEM))
+		kunit_skip(test, "no tmpfs");
+	mnt = vfs_kern_mount(type, SB_KERNMOUNT, "tmpfs", options);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, mnt);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_mount, mnt), 0);
+	file = new_file_on(mnt, HPAGE_PMD_SIZE);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, file);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_file, file), 0);
+	map->base = kunit_vm_mmap(test, file, 0, HPAGE_PMD_SIZE, PROT_READ | PROT_WRITE,
+				  MAP_SHARED, 0);
+	KUNIT_ASSERT_NE(test, map->base, 0UL);
+	map->addr = map->base;
+	map->size = HPAGE_PMD_SIZE;
+	map->vma = vma_lookup(current->mm, map->addr);
+	fault_thp(test, map);
+	fill(test, map, HPAGE_PMD_NR);
+	return file;
+}
+
+static void a_thp_of_a_file_is_split_without_the_queue(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+
+	map_file_thp(test, &map);
+	folio_test_clear_dirty(map.folio);
+	zap_half(&map);
+	/* The PMD knew. */
+	KUNIT_EXPECT_TRUE(test, folio_test_dirty(map.folio));
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+
+	folio_lock(map.folio);
+	KUNIT_EXPECT_EQ(test, split_huge_page_to_list_to_order(&map.folio->page, NULL, 0), 0);
+	folio_unlock(map.folio);
+	KUNIT_EXPECT_FALSE(test, folio_test_large(map.folio));
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), 0);
+	EXPECT_QUEUED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	put_mapped(&map);
+	zap_rest(&map);
+}
+
+static void a_thp_of_a_file_is_truncated_without_the_queue(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+	struct file *file;
+
+	file = map_file_thp(test, &map);
+	put_mapped(&map);
+	/* To half of it; what is left is split, and the rest does not come back. */
+	KUNIT_EXPECT_EQ(test, (long)vfs_truncate(&file->f_path, HPAGE_PMD_SIZE / 2), 0L);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR / 2, HPAGE_PMD_NR / 2);
+	zap_rest(&map);
+}
+
+static void a_thp_of_a_file_is_migrated_without_the_queue(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+
+	map_file_thp(test, &map);
+	migration_starts(test, &map);
+	/* The entry of the other half goes with it: a file's come back by faults. */
+	zap_half(&map);
+	remove_migration_ptes(map.folio, map.folio, 0);
+	folio_unlock(map.folio);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_QUEUE]), 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	put_mapped(&map);
+	zap_rest(&map);
 }
 
 static struct folio *new_destination(struct folio *src, unsigned long private)
@@ -2945,6 +3216,11 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_used_thp_is_not_split),
 	KUNIT_CASE_PARAM(a_referenced_folio_is_put_back, charged_gen_params),
 	KUNIT_CASE(an_underused_thp_is_put_back_while_referenced),
+	KUNIT_CASE_PARAM(a_reference_that_comes_before_the_freeze_puts_a_thp_back, mark_gen_params),
+	KUNIT_CASE(a_split_that_is_refused_leaves_the_queue_alone),
+	KUNIT_CASE(a_thp_that_nobody_maps_is_put_back),
+	KUNIT_CASE(a_thp_not_used_lately_is_split_too),
+	KUNIT_CASE(the_huge_zero_folio_is_not_queued),
 	KUNIT_CASE(an_underused_thp_is_dropped_while_pinned),
 	KUNIT_CASE(a_partially_mapped_thp_is_put_back_while_pinned),
 	KUNIT_CASE(an_underused_thp_is_not_split_while_mlocked),
@@ -2954,6 +3230,10 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_migrated_thp_is_not_marked),
 	KUNIT_CASE(a_half_unmapped_while_migrated_is_seen),
 	KUNIT_CASE(all_unmapped_while_migrated_is_not_marked),
+	KUNIT_CASE(a_pinned_thp_stays_mapped_and_queued),
+	KUNIT_CASE(a_thp_of_a_file_is_split_without_the_queue),
+	KUNIT_CASE(a_thp_of_a_file_is_truncated_without_the_queue),
+	KUNIT_CASE(a_thp_of_a_file_is_migrated_without_the_queue),
 	KUNIT_CASE_PARAM(the_destination_takes_the_place_of_the_source, thp_gen_params),
 	KUNIT_CASE(the_destination_of_what_is_not_queued_is_not_queued),
 	KUNIT_CASE(migration_splits_a_partially_mapped_thp),

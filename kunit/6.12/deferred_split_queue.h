@@ -12,6 +12,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/namei.h>
+#include <linux/shmem_fs.h>
 #include <linux/shrinker.h>
 
 #include "../internal.h"
@@ -86,6 +87,11 @@ static inline void timer_on_stack(struct hrtimer *timer,
 {
 	hrtimer_init_on_stack(timer, CLOCK_MONOTONIC, mode);
 	timer->function = function;
+}
+
+static inline struct file *new_file_on(struct vfsmount *mnt, loff_t size)
+{
+	return shmem_file_setup_with_mnt(mnt, "deferred_split", size, 0);
 }
 
 /* Make or remove a directory in another. */

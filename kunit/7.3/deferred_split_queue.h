@@ -15,6 +15,7 @@
 #include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/namei.h>
+#include <linux/shmem_fs.h>
 #include <linux/shrinker.h>
 
 #include "../internal.h"
@@ -98,6 +99,11 @@ static inline void timer_on_stack(struct hrtimer *timer,
 				  enum hrtimer_mode mode)
 {
 	hrtimer_setup_on_stack(timer, function, CLOCK_MONOTONIC, mode);
+}
+
+static inline struct file *new_file_on(struct vfsmount *mnt, loff_t size)
+{
+	return shmem_file_setup_with_mnt(mnt, "deferred_split", size, EMPTY_VMA_FLAGS);
 }
 
 /* Make or remove a directory in another. */
