@@ -10,7 +10,7 @@ export DEBUG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare explore replay torture mutants bisect litmus check setup \
+.PHONY: help run compare coverage explore replay torture mutants bisect litmus check setup \
 	setup-check fetch prepare configure build shell kunit series bisectable configs judge
 
 help:
@@ -25,6 +25,8 @@ run: setup
 	@scripts/run.py
 compare: setup
 	@scripts/compare.py
+coverage: setup
+	@scripts/coverage.py
 explore: setup
 	@scripts/explore.py --replay ""
 replay: setup

@@ -11,6 +11,7 @@
  * folio_put(), real unmapping and migration, and the shrinker's own count and scan
  * callbacks. So the same tests run on kernels without the series, and some fail
  * there. Where two CPUs must meet, one of them is held at a deferred_split_point().
+ * What the queue is depends on the kernel: deferred_split_queue.h has all of that.
  */
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
@@ -35,6 +36,7 @@
 
 #include "../internal.h"
 #include "deferred_split_point.h"
+#include "deferred_split_queue.h"
 
 /* defined in shrinker.c */
 extern struct mutex shrinker_mutex;
@@ -57,7 +59,6 @@ static const char * const owner_names[] = { "no memcg", "root memcg", "child mem
 struct ds_place {
 	struct mem_cgroup *memcg;
 	int nid;
-	struct deferred_split *queue;
 	unsigned long queued;		/* at the start of the test */
 };
 
@@ -103,6 +104,7 @@ struct ds_context {
 	atomic_t no_preemption;		/* where a scan looks at a folio */
 	atomic_t wrong;			/* what look() did not like */
 	struct folio *destination;	/* of the last migration */
+	struct folio *referenced;	/* by take_a_reference() */
 	struct folio *folios[MAX_FOLIOS];
 	int nr;
 };
@@ -172,22 +174,63 @@ static unsigned long scan_all(struct ds_context *ctx, unsigned long nr)
 	return queue_scan(ctx, ctx->here.queued + nr);
 }
 
-/* How many folios are on the list, by walking it both ways under the lock. */
-static long queue_walk(const struct ds_place *place)
+/* The queue of a place, locked. False: there is none, and so nothing on it. */
+static bool lock_queue(const struct ds_place *place, struct split_queue *queue,
+		       unsigned long *flags)
 {
-	struct list_head *entry;
-	long forward = 0, backward = 0;
-	unsigned long flags;
+	rcu_read_lock();
+	if (!find_split_queue(place->memcg, place->nid, queue)) {
+		rcu_read_unlock();
+		return false;
+	}
+	spin_lock_irqsave(queue->lock, *flags);
+	return true;
+}
 
-	spin_lock_irqsave(&place->queue->split_queue_lock, flags);
-	list_for_each(entry, &place->queue->split_queue)
+static void unlock_queue(struct split_queue *queue, unsigned long *flags)
+{
+	spin_unlock_irqrestore(queue->lock, *flags);
+	rcu_read_unlock();
+}
+
+/* How many folios are on the list, by walking it both ways. */
+static long walk_locked(const struct split_queue *queue)
+{
+	long forward = 0, backward = 0;
+	struct list_head *entry;
+
+	list_for_each(entry, queue->head)
 		if (forward++ > 10 * MAX_FOLIOS)
 			break;
-	list_for_each_prev(entry, &place->queue->split_queue)
+	list_for_each_prev(entry, queue->head)
 		if (backward++ > 10 * MAX_FOLIOS)
 			break;
-	spin_unlock_irqrestore(&place->queue->split_queue_lock, flags);
 	return forward == backward ? forward : -1;
+}
+
+static long queue_walk(const struct ds_place *place)
+{
+	struct split_queue queue;
+	unsigned long flags;
+	long entries;
+
+	if (!lock_queue(place, &queue, &flags))
+		return 0;
+	entries = walk_locked(&queue);
+	unlock_queue(&queue, &flags);
+	return entries;
+}
+
+/* After a bug has shown, for the tests that follow: the count is what is on the list. */
+static void mend_queue_count(const struct ds_place *place)
+{
+	struct split_queue queue;
+	unsigned long flags;
+
+	if (!lock_queue(place, &queue, &flags))
+		return;
+	add_to_split_queue_count(&queue, walk_locked(&queue) - (long)*queue.count);
+	unlock_queue(&queue, &flags);
 }
 
 /* Sum of a statistic over all CPUs, of one order or of all (-1). */
@@ -264,18 +307,19 @@ static void need_empty_queue(struct kunit *test)
 static void expect_order(struct kunit *test, const int *wanted, int n)
 {
 	struct ds_context *ctx = test->priv;
+	struct split_queue queue;
 	struct list_head *entry;
 	unsigned long flags;
 	int i = 0, wrong = -1;
 
-	spin_lock_irqsave(&ctx->here.queue->split_queue_lock, flags);
-	list_for_each(entry, &ctx->here.queue->split_queue) {
+	KUNIT_ASSERT_TRUE(test, lock_queue(&ctx->here, &queue, &flags));
+	list_for_each(entry, queue.head) {
 		if (i < n && wrong < 0 && entry != &ctx->folios[wanted[i]]->_deferred_list)
 			wrong = i;
 		if (i++ > n)
 			break;
 	}
-	spin_unlock_irqrestore(&ctx->here.queue->split_queue_lock, flags);
+	unlock_queue(&queue, &flags);
 	KUNIT_EXPECT_EQ(test, i, n);
 	KUNIT_EXPECT_EQ_MSG(test, wrong, -1, "not folio %d, at %d of %d", wanted[max(wrong, 0)],
 			    wrong, n);
@@ -298,12 +342,6 @@ static struct ds_place place_of(struct ds_context *ctx, struct mem_cgroup *memcg
 {
 	struct ds_place place = { .memcg = memcg, .nid = nid };
 
-#ifdef CONFIG_MEMCG
-	if (memcg)
-		place.queue = &memcg->deferred_split_queue;
-	else
-#endif
-		place.queue = &NODE_DATA(nid)->deferred_split_queue;
 	place.queued = queue_count(ctx, &place);
 	return place;
 }
@@ -351,7 +389,7 @@ static struct folio *new_folio_on(struct kunit *test, const struct ds_place *pla
 	KUNIT_ASSERT_NOT_NULL(test, folio);
 	if (place->memcg) {
 		old = set_active_memcg(place->memcg);
-		error = mem_cgroup_charge(folio, NULL, GFP_KERNEL);
+		error = mem_cgroup_charge(folio, NULL, GFP_KERNEL) ?: alloc_split_queue(folio);
 		set_active_memcg(old);
 	}
 	ctx->folios[ctx->nr++] = folio;
@@ -390,21 +428,21 @@ static struct folio *new_locked(struct kunit *test, unsigned int order, bool mar
  */
 static void leave_queue_of_node(struct folio *folio)
 {
-	struct deferred_split *queue = &NODE_DATA(folio_nid(folio))->deferred_split_queue;
+	struct ds_place place = { .nid = folio_nid(folio) };
+	struct split_queue queue;
 	unsigned long flags;
 
-	if (folio_order(folio) < 2)
+	if (folio_order(folio) < 2 || !lock_queue(&place, &queue, &flags))
 		return;
-	spin_lock_irqsave(&queue->split_queue_lock, flags);
 	if (!list_empty(&folio->_deferred_list)) {
 		list_del_init(&folio->_deferred_list);
-		queue->split_queue_len--;
+		add_to_split_queue_count(&queue, -1);
 	}
 	if (folio_test_partially_mapped(folio)) {
 		folio_clear_partially_mapped(folio);
 		mod_mthp_stat(folio_order(folio), MTHP_STAT_NR_ANON_PARTIALLY_MAPPED, -1);
 	}
-	spin_unlock_irqrestore(&queue->split_queue_lock, flags);
+	unlock_queue(&queue, &flags);
 }
 
 static void put_folios(struct ds_context *ctx)
@@ -412,7 +450,7 @@ static void put_folios(struct ds_context *ctx)
 	while (ctx->nr) {
 		struct folio *folio = ctx->folios[--ctx->nr];
 
-		if (memcg_is_on() && !folio_memcg(folio))
+		if (memcg_is_on() && !folio_memcg_charged(folio))
 			leave_queue_of_node(folio);
 		if (folio_test_locked(folio))
 			folio_unlock(folio);
@@ -901,6 +939,30 @@ static void each_memcg_has_its_own_queue(struct kunit *test)
 	EXPECT_PARTIALLY_MAPPED(test, 2);
 }
 
+#ifdef SPLIT_QUEUE_FOR_EACH_NODE
+static void a_memcg_has_a_queue_for_each_node(struct kunit *test)
+{
+	struct ds_place here = owners_place(test, CHILD_MEMCG), there;
+	int nid = next_node_in(here.nid, node_states[N_MEMORY]);
+	struct ds_context *ctx = test->priv;
+	struct folio *folio;
+
+	if (nid == here.nid)
+		kunit_skip(test, "there is only one node");
+	there = place_of(ctx, here.memcg, nid);
+	folio = new_folio_on(test, &here, SMALL_ORDER);
+	deferred_split_folio(folio, true);
+	deferred_split_folio(new_folio_on(test, &there, SMALL_ORDER), true);
+	EXPECT_QUEUED_AT(test, &here, 1);
+	EXPECT_QUEUED_AT(test, &there, 1);
+	/* A scan of one node leaves the other alone, and puts back where it was. */
+	scan_place(ctx, &there, there.queued + 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), there.queued + 1);
+	EXPECT_QUEUED_AT(test, &here, 1);
+	EXPECT_QUEUED_AT(test, &there, 1);
+}
+#endif
+
 static void a_folio_without_memcg_is_on_the_queue_of_its_node(struct kunit *test)
 {
 	struct ds_context *ctx = test->priv;
@@ -917,8 +979,11 @@ static void a_folio_without_memcg_is_on_the_queue_of_its_node(struct kunit *test
 		scan_place(ctx, &place, place.queued + 1);
 		EXPECT_QUEUED_AT(test, &place, 1);
 	}
+#ifndef SPLIT_QUEUE_FOR_EACH_NODE
+	/* That of the root memcg is another. */
 	if (memcg_is_on())
 		EXPECT_QUEUED(test, 0);
+#endif
 }
 
 /* In which contexts it happens. */
@@ -983,8 +1048,7 @@ static void call_in_context(struct kunit *test, struct ds_call *call)
 	case SOFTIRQ:
 	case HARDIRQ:
 		init_completion(&call->done);
-		hrtimer_init_on_stack(&call->timer, CLOCK_MONOTONIC, mode);
-		call->timer.function = call_from_timer;
+		timer_on_stack(&call->timer, call_from_timer, mode);
 		hrtimer_start(&call->timer, ms_to_ktime(1), mode);
 		KUNIT_EXPECT_NE_MSG(test, wait_for_completion_timeout(&call->done, 10 * HZ), 0UL,
 				    "the timer did not come");
@@ -1081,8 +1145,7 @@ static void an_empty_queue_counts_zero(struct kunit *test)
 
 	use_owner(test, memcg_is_on() ? CHILD_MEMCG : NO_MEMCG);
 	need_empty_queue(test);
-	/* Not SHRINK_EMPTY: the memcg's bit for the shrinker would be cleared. */
-	KUNIT_EXPECT_EQ(test, raw_count(ctx, &ctx->here), 0UL);
+	KUNIT_EXPECT_EQ(test, raw_count(ctx, &ctx->here), EMPTY_SPLIT_QUEUE);
 }
 
 static void a_scan_of_an_empty_queue_says_stop(struct kunit *test)
@@ -1110,7 +1173,7 @@ static void a_scan_of_nothing_takes_nothing(struct kunit *test)
 	need_empty_queue(test);
 	new_locked(test, SMALL_ORDER, true);
 	new_locked(test, SMALL_ORDER, true);
-	KUNIT_EXPECT_EQ(test, queue_scan(ctx, 0), 0UL);
+	KUNIT_EXPECT_EQ(test, queue_scan(ctx, 0), scan_without_split(0, 2));
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 0);
 	expect_rotated(test, 2, 0);
 }
@@ -1188,7 +1251,7 @@ static void a_frozen_folio_counts_as_looked_at(struct kunit *test)
 	queue_scan(ctx, 1);
 	folio_ref_unfreeze(folio, 1);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 0);
-	expect_rotated(test, 2, 0);
+	expect_rotated(test, 2, FROZEN_GOES_TO_TAIL);
 }
 
 static void a_scan_gets_past_a_frozen_folio(struct kunit *test)
@@ -1208,14 +1271,40 @@ static void a_scan_gets_past_a_frozen_folio(struct kunit *test)
 	expect_order(test, wanted, 3);
 }
 
-static void a_used_folio_is_dropped(struct kunit *test)
+static void frozen_folios_do_not_keep_a_scan_from_the_rest(struct kunit *test)
 {
 	struct ds_context *ctx = test->priv;
+	int i, frozen = BATCH + 4;
+
+	need_empty_queue(test);
+	for (i = 0; i < frozen + 5; i++)
+		new_locked(test, SMALL_ORDER, true);
+	/* More than a batch of them, at the head. */
+	for (i = 0; i < frozen; i++)
+		KUNIT_EXPECT_TRUE(test, folio_ref_freeze(ctx->folios[i], 1));
+	queue_scan(ctx, ctx->nr);
+	for (i = 0; i < frozen; i++)
+		folio_ref_unfreeze(ctx->folios[i], 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 5);
+	EXPECT_QUEUED(test, ctx->nr);
+}
+
+/* A scan of all that is queued takes the one folio of the test, and does not put it back. */
+static void expect_taken_and_dropped(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	unsigned long others = ctx->here.queued;
+
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), scan_without_split(others + 1, others));
+}
+
+static void a_used_folio_is_dropped(struct kunit *test)
+{
 	struct folio *folio = new_queued(test, use_param(test), false);
 
 	khugepaged_max_ptes_none = NONE_UNDERUSED;
 	EXPECT_QUEUED(test, 1);
-	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), ctx->here.queued ? 0UL : SHRINK_STOP);
+	expect_taken_and_dropped(test);
 	EXPECT_OFF_QUEUE(test, folio);
 	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
 	EXPECT_QUEUED(test, 0);
@@ -1327,7 +1416,8 @@ static void no_folio_is_lost_or_counted_twice(struct kunit *test)
 	int i, wrong = 0;
 
 	EXPECT_QUEUED(test, batch->folios);
-	KUNIT_EXPECT_EQ(test, queue_scan(ctx, batch->ask), batch->folios ? 0UL : SHRINK_STOP);
+	KUNIT_EXPECT_EQ(test, queue_scan(ctx, batch->ask),
+			scan_without_split(min(batch->folios, batch->ask), batch->folios));
 	EXPECT_QUEUED(test, batch->folios);
 	EXPECT_PARTIALLY_MAPPED(test, batch->folios);
 	for (i = 0; i < batch->folios; i++)
@@ -1487,12 +1577,11 @@ struct mapped {
 static int cgroup_write(const char *name, const char *text);
 #endif
 
-/* The folio is of the order that is asked for, and mapped; also if that is no THP. */
-static void map_folio(struct kunit *test, struct mapped *map, unsigned int order)
+/* Room for a THP, without anything in it yet. */
+static void map_area(struct kunit *test, struct mapped *map)
 {
-	struct ds_context *ctx = test->priv;
+	struct ds_context *ctx __maybe_unused = test->priv;
 	unsigned long addr;
-	struct page *page;
 
 #ifdef CONFIG_MEMCG
 	/* Before there is an mm: it is charged to the memcg of the task that made it. */
@@ -1504,16 +1593,33 @@ static void map_folio(struct kunit *test, struct mapped *map, unsigned int order
 	KUNIT_ASSERT_NE(test, addr, 0UL);
 	map->base = ALIGN(addr, HPAGE_PMD_SIZE);
 	map->addr = map->base;
-	map->size = PAGE_SIZE << order;
+	map->vma = vma_lookup(current->mm, map->addr);
 	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map->base, HPAGE_PMD_SIZE, MADV_HUGEPAGE), 0);
+}
+
+/* Write to it, and take a reference to the THP that comes. */
+static struct page *fault_thp(struct kunit *test, struct mapped *map)
+{
+	struct page *page;
+
 	KUNIT_ASSERT_EQ(test, clear_user((void __user *)map->addr, 1), 0UL);
 	KUNIT_ASSERT_EQ(test, get_user_pages_fast(map->addr, 1, FOLL_WRITE, &page), 1);
 	map->folio = page_folio(page);
 	KUNIT_ASSERT_EQ_MSG(test, folio_order(map->folio), (unsigned int)PMD_ORDER,
 			    "no THP was to be had");
-	map->vma = vma_lookup(current->mm, map->addr);
-	if (!ctx->here.memcg)
-		KUNIT_ASSERT_EQ(test, folio_nid(map->folio), ctx->here.nid);
+	return page;
+}
+
+/* The folio is of the order that is asked for, and mapped; also if that is no THP. */
+static void map_folio(struct kunit *test, struct mapped *map, unsigned int order)
+{
+	struct ds_context *ctx = test->priv;
+	struct page *page;
+
+	map_area(test, map);
+	map->size = PAGE_SIZE << order;
+	page = fault_thp(test, map);
+	KUNIT_ASSERT_EQ(test, folio_nid(map->folio), ctx->here.nid);
 	if (order < PMD_ORDER) {
 		folio_lock(map->folio);
 		KUNIT_EXPECT_EQ(test, split_huge_page_to_list_to_order(page, NULL, order), 0);
@@ -1532,7 +1638,7 @@ static void map_thp(struct kunit *test, struct mapped *map)
 static void zap(struct mapped *map, unsigned long from, unsigned long size)
 {
 	mmap_read_lock(current->mm);
-	zap_page_range_single(map->vma, from, size, NULL);
+	zap_range(map->vma, from, size);
 	mmap_read_unlock(current->mm);
 }
 
@@ -1776,6 +1882,132 @@ static void an_underused_thp_is_put_back_while_referenced(struct kunit *test)
 	zap_rest(&map);
 }
 
+static void take_a_reference(struct kunit *test, enum deferred_split_point point,
+			     struct folio *folio)
+{
+	struct ds_context *ctx = test->priv;
+
+	if (point == SPLIT_FREEZE && !ctx->referenced) {
+		folio_get(folio);
+		ctx->referenced = folio;
+	}
+}
+
+static void a_reference_that_comes_before_the_freeze_puts_a_thp_back(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	bool mark = use_mark(test);
+	struct mapped map;
+
+	need_empty_queue(test);
+	map_thp(test, &map);
+	fill(test, &map, 3);
+	if (mark)
+		zap_half(&map);
+	put_mapped(&map);
+	/* The split has looked at the count already, and unmapped everything. */
+	ctx->look = take_a_reference;
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 0UL);
+	ctx->look = NULL;
+	KUNIT_ASSERT_PTR_EQ(test, ctx->referenced, map.folio);
+	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
+	EXPECT_ON_QUEUE(test, map.folio);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, mark);
+
+	folio_put(ctx->referenced);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, 3, HPAGE_PMD_NR / 2);
+	zap_rest(&map);
+}
+
+static void a_split_that_is_refused_leaves_the_queue_alone(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct page *page;
+	struct mapped map;
+
+	map_thp(test, &map);
+	zap_half(&map);
+	page = &map.folio->page;
+	folio_lock(map.folio);
+	KUNIT_EXPECT_NE(test, split_huge_page_to_list_to_order(page, NULL, PMD_ORDER), 0);
+	/* Reclaim may be writing it out. */
+	folio_test_set_writeback(map.folio);
+	KUNIT_EXPECT_NE(test, split_huge_page_to_list_to_order(page, NULL, 0), 0);
+	folio_test_clear_writeback(map.folio);
+	folio_unlock(map.folio);
+	EXPECT_ON_QUEUE(test, map.folio);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+	put_mapped(&map);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	zap_rest(&map);
+}
+
+static void a_thp_that_nobody_maps_is_put_back(struct kunit *test)
+{
+	struct mapped map;
+
+	khugepaged_max_ptes_none = 0;
+	map_thp(test, &map);
+	/* Only our reference is left, and its owners are not to be found any more. */
+	zap_rest(&map);
+	KUNIT_EXPECT_EQ(test, scan_all(test->priv, 1), 0UL);
+	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
+	EXPECT_QUEUED(test, 1);
+	put_mapped(&map);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+}
+
+static void a_thp_not_used_lately_is_split_too(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+
+	map_thp(test, &map);
+	fill(test, &map, HPAGE_PMD_NR);
+	put_mapped(&map);
+	/* Before its PMD is split, and by PTEs. */
+	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map.base, HPAGE_PMD_SIZE, MADV_COLD), 0);
+	zap_half(&map);
+	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map.base, HPAGE_PMD_SIZE / 2, MADV_COLD), 0);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR / 2, HPAGE_PMD_NR);
+	zap_rest(&map);
+}
+
+static void the_huge_zero_folio_is_not_queued(struct kunit *test)
+{
+	struct mapped map;
+	struct page *page;
+	char c;
+
+	map_area(test, &map);
+	KUNIT_ASSERT_EQ(test, get_user(c, (char __user *)map.base), 0);
+	KUNIT_ASSERT_EQ(test, get_user_pages_fast(map.base, 1, 0, &page), 1);
+	map.folio = page_folio(page);
+	if (!is_huge_zero_folio(map.folio)) {
+		put_mapped(&map);
+		kunit_skip(test, "use_zero_page is off");
+	}
+	map.size = HPAGE_PMD_SIZE;
+	zap_half(&map);
+	EXPECT_OFF_QUEUE(test, map.folio);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	zap_rest(&map);
+	put_mapped(&map);
+}
+
 /* Pinned for DMA: an underused one is dropped, a partially mapped one is not. */
 static unsigned long scan_pinned(struct kunit *test, struct mapped *map)
 {
@@ -1797,7 +2029,7 @@ static void an_underused_thp_is_dropped_while_pinned(struct kunit *test)
 	need_empty_queue(test);
 	khugepaged_max_ptes_none = 0;
 	map_thp(test, &map);
-	KUNIT_EXPECT_EQ(test, scan_pinned(test, &map), SHRINK_STOP);
+	KUNIT_EXPECT_EQ(test, scan_pinned(test, &map), scan_without_split(1, 0));
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 1);
 	EXPECT_QUEUED(test, 0);
 	put_mapped(&map);
@@ -1830,7 +2062,7 @@ static void an_underused_thp_is_not_split_while_mlocked(struct kunit *test)
 	/* As mlock() does, which a kernel thread cannot call. */
 	folio_set_mlocked(map.folio);
 	put_mapped(&map);
-	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), ctx->here.queued ? 0UL : SHRINK_STOP);
+	expect_taken_and_dropped(test);
 	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
 	/* Its pages were not even looked at. */
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNDERUSED]), 0);
@@ -1925,7 +2157,7 @@ static void a_migrated_thp_is_not_marked(struct kunit *test)
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 
 	mmap_read_lock(current->mm);
-	split_huge_pmd_address(map.vma, map.addr, false, NULL);
+	split_pmd_of(map.vma, map.addr);
 	mmap_read_unlock(current->mm);
 	migration_starts(test, &map);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
@@ -1973,6 +2205,133 @@ static void all_unmapped_while_migrated_is_not_marked(struct kunit *test)
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 	put_mapped(&map);
 	EXPECT_QUEUED(test, 0);
+}
+
+static void a_pinned_thp_stays_mapped_and_queued(struct kunit *test)
+{
+	struct page *page;
+	struct mapped map;
+
+	map_thp(test, &map);
+	fill(test, &map, HPAGE_PMD_NR);
+	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(map.addr, 1, FOLL_WRITE, &page), 1);
+	folio_lock(map.folio);
+	/* Neither its PMD nor, when that is split, its PTEs may go. */
+	if (thp_migration_supported())
+		try_to_migrate(map.folio, 0);
+	KUNIT_EXPECT_TRUE(test, folio_mapped(map.folio));
+	try_to_migrate(map.folio, TTU_SPLIT_HUGE_PMD);
+	KUNIT_EXPECT_TRUE(test, folio_mapped(map.folio));
+	remove_migration_ptes(map.folio, map.folio, 0);
+	folio_unlock(map.folio);
+	unpin_user_page(page);
+	KUNIT_EXPECT_EQ(test, folio_mapcount(map.folio), HPAGE_PMD_NR);
+	EXPECT_ON_QUEUE(test, map.folio);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	put_mapped(&map);
+	zap_rest(&map);
+	EXPECT_QUEUED(test, 0);
+}
+
+/* THPs of files: they have no place on any queue. */
+
+static void put_mount(void *mnt)
+{
+	mntput(mnt);
+}
+
+static void put_file(void *file)
+{
+	fput(file);
+}
+
+/* A file on a tmpfs of its own, with a THP that is mapped. */
+static struct file *map_file_thp(struct kunit *test, struct mapped *map)
+{
+	struct file_system_type *type = get_fs_type("tmpfs");
+	char options[] = "huge=always";
+	struct vfsmount *mnt;
+	struct file *file;
+
+	if (!type || !IS_ENABLED(CONFIG_SHMEM))
+		kunit_skip(test, "no tmpfs");
+	mnt = vfs_kern_mount(type, SB_KERNMOUNT, "tmpfs", options);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, mnt);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_mount, mnt), 0);
+	file = new_file_on(mnt, HPAGE_PMD_SIZE);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, file);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_file, file), 0);
+	map->base = kunit_vm_mmap(test, file, 0, HPAGE_PMD_SIZE, PROT_READ | PROT_WRITE,
+				  MAP_SHARED, 0);
+	KUNIT_ASSERT_NE(test, map->base, 0UL);
+	map->addr = map->base;
+	map->size = HPAGE_PMD_SIZE;
+	map->vma = vma_lookup(current->mm, map->addr);
+	fault_thp(test, map);
+	fill(test, map, HPAGE_PMD_NR);
+	return file;
+}
+
+static void a_thp_of_a_file_is_split_without_the_queue(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+
+	map_file_thp(test, &map);
+	folio_test_clear_dirty(map.folio);
+	zap_half(&map);
+	/* The PMD knew. */
+	KUNIT_EXPECT_TRUE(test, folio_test_dirty(map.folio));
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+
+	folio_lock(map.folio);
+	KUNIT_EXPECT_EQ(test, split_huge_page_to_list_to_order(&map.folio->page, NULL, 0), 0);
+	folio_unlock(map.folio);
+	KUNIT_EXPECT_FALSE(test, folio_test_large(map.folio));
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), 0);
+	EXPECT_QUEUED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	put_mapped(&map);
+	zap_rest(&map);
+}
+
+static void a_thp_of_a_file_is_truncated_without_the_queue(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+	struct file *file;
+
+	file = map_file_thp(test, &map);
+	put_mapped(&map);
+	/* To half of it; what is left is split, and the rest does not come back. */
+	KUNIT_EXPECT_EQ(test, (long)vfs_truncate(&file->f_path, HPAGE_PMD_SIZE / 2), 0L);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR / 2, HPAGE_PMD_NR / 2);
+	zap_rest(&map);
+}
+
+static void a_thp_of_a_file_is_migrated_without_the_queue(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+
+	map_file_thp(test, &map);
+	migration_starts(test, &map);
+	/* The entry of the other half goes with it: a file's come back by faults. */
+	zap_half(&map);
+	remove_migration_ptes(map.folio, map.folio, 0);
+	folio_unlock(map.folio);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_QUEUE]), 0);
+	EXPECT_QUEUED(test, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	put_mapped(&map);
+	zap_rest(&map);
 }
 
 static struct folio *new_destination(struct folio *src, unsigned long private)
@@ -2229,6 +2588,7 @@ static void a_thp_unmapped_while_it_is_looked_at_is_not_lost(struct kunit *test)
 static void unmap_at_unlink(struct kunit *test, bool in_two_steps)
 {
 	struct ds_context *ctx = test->priv;
+	struct split_queue queue;
 	struct ds_thread *scan;
 	struct ds_hold *hold;
 	struct mapped map;
@@ -2237,18 +2597,15 @@ static void unmap_at_unlink(struct kunit *test, bool in_two_steps)
 	khugepaged_max_ptes_none = NONE_UNDERUSED;
 	map_thp(test, &map);
 	hold = hold_at(test, SPLIT_UNLINK, map.folio);
-	hold->lock = &ctx->here.queue->split_queue_lock;
+	KUNIT_ASSERT_TRUE(test, find_split_queue(ctx->here.memcg, ctx->here.nid, &queue));
+	hold->lock = queue.lock;
 	hold->in_two_steps = in_two_steps;
 	scan = start_scan(test, ctx->here.queued + 1);
 	wait_until_held(test, hold);
 	zap_half(&map);
 	let_go(test, scan, hold);
-	if (hold->added) {
-		/* It left twice, and is counted so. Spare the tests after this one. */
-		spin_lock_irq(hold->lock);
-		ctx->here.queue->split_queue_len = ctx->here.queued;
-		spin_unlock_irq(hold->lock);
-	}
+	if (hold->added)
+		mend_queue_count(&ctx->here);
 	KUNIT_EXPECT_TRUE_MSG(test, hold->blocked, "the unmap did not wait for the lock");
 	KUNIT_EXPECT_FALSE_MSG(test, hold->added, "queued between the two stores: corruption");
 	KUNIT_EXPECT_TRUE(test, folio_test_partially_mapped(map.folio));
@@ -2428,6 +2785,7 @@ static void a_folio_queued_behind_a_scan_is_not_held(struct kunit *test)
 
 /* Memcgs. */
 
+#ifndef SPLIT_QUEUE_GOES_TO_PARENT
 /*
  * Charge moving. It charges the one memcg and uncharges the other; here folios are
  * exchanged, which comes to the same.
@@ -2438,8 +2796,8 @@ static void give_to(struct kunit *test, struct folio *folio, const struct ds_pla
 
 	if (!locked)
 		folio_lock(folio);
-#if defined(folio_move_split_queue) && defined(CONFIG_MEMCG_V1)
-	folio_move_split_queue(folio, to->memcg);
+#ifdef give_to_memcg
+	give_to_memcg(folio, to->memcg);
 #else
 	kunit_skip(test, "this kernel does not move a folio from queue to queue");
 #endif
@@ -2522,6 +2880,7 @@ static void a_batch_is_put_back_on_more_than_one_queue(struct kunit *test)
 	EXPECT_QUEUED(test, 0);
 	EXPECT_QUEUED_AT(test, &other, 0);
 }
+#endif /* !SPLIT_QUEUE_GOES_TO_PARENT */
 
 #ifdef CONFIG_MEMCG
 /* Files and directories of cgroup v2, which nobody need have mounted. */
@@ -2542,23 +2901,7 @@ static int cgroup_write(const char *name, const char *text)
 
 static int cgroup_make(const char *name, bool make)
 {
-	struct dentry *root = cgroup_mnt->mnt_root, *dentry;
-	int ret;
-
-	inode_lock_nested(d_inode(root), I_MUTEX_PARENT);
-	dentry = lookup_one_len(name, root, strlen(name));
-	ret = PTR_ERR_OR_ZERO(dentry);
-	if (!ret) {
-		if (make)
-			ret = vfs_mkdir(&nop_mnt_idmap, d_inode(root), dentry, 0755);
-		else if (d_is_negative(dentry))
-			ret = -ENOENT;
-		else
-			ret = vfs_rmdir(&nop_mnt_idmap, d_inode(root), dentry);
-		dput(dentry);
-	}
-	inode_unlock(d_inode(root));
-	return ret;
+	return change_directory(cgroup_mnt->mnt_root, name, make);
 }
 
 /* With a reference; NULL if the memory controller does not know it. */
@@ -2658,15 +3001,21 @@ static void use_mortal_memcg(struct kunit *test)
 	ctx->here = place_of(ctx, memcg, ctx->here.nid);
 }
 
+/* From here on the place of the test is that of who has the queue now. */
 static void kill_memcg(struct kunit *test)
 {
 	struct ds_context *ctx = test->priv;
+	struct mem_cgroup *heir = split_queue_heir(ctx->here.memcg);
+	struct ds_place place = ctx->here;
 	int tries;
 
+	if (heir != place.memcg)
+		place = place_of(ctx, heir, place.nid);
 	KUNIT_ASSERT_EQ(test, cgroup_make("mortal", false), 0);
 	for (tries = 0; tries < 1000 && mem_cgroup_online(ctx->here.memcg); tries++)
 		usleep_range(1000, 2000);
 	KUNIT_ASSERT_FALSE(test, mem_cgroup_online(ctx->here.memcg));
+	ctx->here = place;
 }
 #else
 static int ds_suite_init(struct kunit_suite *suite)
@@ -2688,20 +3037,36 @@ static void kill_memcg(struct kunit *test)
 }
 #endif
 
-static void a_memcg_that_goes_offline_keeps_its_queue(struct kunit *test)
+static void a_memcg_goes_offline(struct kunit *test)
 {
 	struct ds_context *ctx = test->priv;
+	struct ds_place before;
 
 	use_mortal_memcg(test);
 	new_locked(test, SMALL_ORDER, true);
 	new_queued(test, PMD_ORDER, false);
+	before = ctx->here;
+	EXPECT_QUEUED_AT(test, &before, 2);
 	kill_memcg(test);
 	EXPECT_QUEUED(test, 2);
+	EXPECT_QUEUED_AT(test, &before, ctx->here.memcg == before.memcg ? 2 : 0);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 	put_folios(ctx);
 	EXPECT_QUEUED(test, 0);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 }
+
+#ifdef SPLIT_QUEUE_GOES_TO_PARENT
+static void a_memcg_that_goes_offline_gives_its_queue_to_its_parent(struct kunit *test)
+{
+	a_memcg_goes_offline(test);
+}
+#else
+static void a_memcg_that_goes_offline_keeps_its_queue(struct kunit *test)
+{
+	a_memcg_goes_offline(test);
+}
+#endif
 
 static void a_memcg_that_is_offline_can_be_scanned(struct kunit *test)
 {
@@ -2713,7 +3078,7 @@ static void a_memcg_that_is_offline_can_be_scanned(struct kunit *test)
 	locked = new_locked(test, SMALL_ORDER, true);
 	used = new_queued(test, SMALL_ORDER, false);
 	kill_memcg(test);
-	KUNIT_EXPECT_EQ(test, queue_scan(ctx, 10), 0UL);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 2), 0UL);
 	EXPECT_ON_QUEUE(test, locked);
 	EXPECT_OFF_QUEUE(test, used);
 	EXPECT_QUEUED(test, 1);
@@ -2778,6 +3143,22 @@ static void reclaim_of_a_memcg_leaves_other_queues_alone(struct kunit *test)
 	EXPECT_QUEUED(test, 1);
 }
 
+static void reclaim_of_a_memcg_sees_what_is_queued_later(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+
+	use_owner(test, CHILD_MEMCG);
+	need_empty_queue(test);
+	/* Nothing is there, which may clear the memcg's bit for the shrinker ... */
+	shrink_slab(GFP_KERNEL, ctx->here.nid, ctx->here.memcg, 0);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 0);
+	new_locked(test, SMALL_ORDER, true);
+	/* ... and what is queued sets it. */
+	shrink_slab(GFP_KERNEL, ctx->here.nid, ctx->here.memcg, 0);
+	KUNIT_EXPECT_GT(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 0);
+	EXPECT_QUEUED(test, 1);
+}
+
 static struct kunit_case deferred_split_cases[] = {
 	/* First: where scans do not end, there is no use in the rest. */
 	KUNIT_CASE(a_scan_ends_though_everything_comes_back),
@@ -2793,6 +3174,9 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(the_mark_is_an_event_once),
 	KUNIT_CASE(a_folio_that_is_not_huge_is_no_thp_event),
 	KUNIT_CASE(each_memcg_has_its_own_queue),
+#ifdef SPLIT_QUEUE_FOR_EACH_NODE
+	KUNIT_CASE(a_memcg_has_a_queue_for_each_node),
+#endif
 	KUNIT_CASE(a_folio_without_memcg_is_on_the_queue_of_its_node),
 	KUNIT_CASE_PARAM(a_queued_folio_is_freed_in_any_context, context_gen_params),
 	KUNIT_CASE_PARAM(a_folio_is_queued_in_any_context, context_gen_params),
@@ -2809,6 +3193,7 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE_PARAM(a_frozen_folio_is_left_alone, place_gen_params),
 	KUNIT_CASE(a_frozen_folio_counts_as_looked_at),
 	KUNIT_CASE(a_scan_gets_past_a_frozen_folio),
+	KUNIT_CASE(frozen_folios_do_not_keep_a_scan_from_the_rest),
 	KUNIT_CASE_PARAM(a_used_folio_is_dropped, place_gen_params),
 	KUNIT_CASE(a_dropped_folio_can_be_queued_again),
 	KUNIT_CASE(max_ptes_none_says_what_is_underused),
@@ -2831,6 +3216,11 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_used_thp_is_not_split),
 	KUNIT_CASE_PARAM(a_referenced_folio_is_put_back, charged_gen_params),
 	KUNIT_CASE(an_underused_thp_is_put_back_while_referenced),
+	KUNIT_CASE_PARAM(a_reference_that_comes_before_the_freeze_puts_a_thp_back, mark_gen_params),
+	KUNIT_CASE(a_split_that_is_refused_leaves_the_queue_alone),
+	KUNIT_CASE(a_thp_that_nobody_maps_is_put_back),
+	KUNIT_CASE(a_thp_not_used_lately_is_split_too),
+	KUNIT_CASE(the_huge_zero_folio_is_not_queued),
 	KUNIT_CASE(an_underused_thp_is_dropped_while_pinned),
 	KUNIT_CASE(a_partially_mapped_thp_is_put_back_while_pinned),
 	KUNIT_CASE(an_underused_thp_is_not_split_while_mlocked),
@@ -2840,6 +3230,10 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_migrated_thp_is_not_marked),
 	KUNIT_CASE(a_half_unmapped_while_migrated_is_seen),
 	KUNIT_CASE(all_unmapped_while_migrated_is_not_marked),
+	KUNIT_CASE(a_pinned_thp_stays_mapped_and_queued),
+	KUNIT_CASE(a_thp_of_a_file_is_split_without_the_queue),
+	KUNIT_CASE(a_thp_of_a_file_is_truncated_without_the_queue),
+	KUNIT_CASE(a_thp_of_a_file_is_migrated_without_the_queue),
 	KUNIT_CASE_PARAM(the_destination_takes_the_place_of_the_source, thp_gen_params),
 	KUNIT_CASE(the_destination_of_what_is_not_queued_is_not_queued),
 	KUNIT_CASE(migration_splits_a_partially_mapped_thp),
@@ -2858,15 +3252,20 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(what_a_scan_holds_does_not_migrate),
 	KUNIT_CASE_PARAM(two_scans_do_not_share_a_folio, mark_gen_params),
 	KUNIT_CASE(a_folio_queued_behind_a_scan_is_not_held),
+#ifndef SPLIT_QUEUE_GOES_TO_PARENT
 	KUNIT_CASE_PARAM(a_queued_folio_moves_to_the_queue_of_its_new_memcg, mark_gen_params),
 	KUNIT_CASE_PARAM(a_held_folio_is_put_back_on_the_queue_of_its_new_memcg, mark_gen_params),
 	KUNIT_CASE(a_batch_is_put_back_on_more_than_one_queue),
 	KUNIT_CASE(a_memcg_that_goes_offline_keeps_its_queue),
+#else
+	KUNIT_CASE(a_memcg_that_goes_offline_gives_its_queue_to_its_parent),
+#endif
 	KUNIT_CASE(a_memcg_that_is_offline_can_be_scanned),
 	KUNIT_CASE(what_a_dead_memcg_owns_can_still_be_queued),
 	KUNIT_CASE(a_memcg_that_goes_offline_gets_held_folios_back),
 	KUNIT_CASE(reclaim_of_a_memcg_splits_what_it_has_queued),
 	KUNIT_CASE(reclaim_of_a_memcg_leaves_other_queues_alone),
+	KUNIT_CASE(reclaim_of_a_memcg_sees_what_is_queued_later),
 	{}
 };
 
@@ -2881,6 +3280,5 @@ static struct kunit_suite deferred_split_suite = {
 
 kunit_test_suite(deferred_split_suite);
 
-MODULE_IMPORT_NS(EXPORTED_FOR_KUNIT_TESTING);
 MODULE_DESCRIPTION("KUnit tests of the THP deferred split queue");
 MODULE_LICENSE("GPL");

@@ -9,16 +9,23 @@
 #include <linux/kconfig.h>
 
 struct folio;
+struct list_lru;
 
 enum deferred_split_point {
 	SPLIT_QUEUE,		/* the lock of the queue is taken next, to put the folio on it */
 	SPLIT_UNLINK,		/* the folio's list head is about to be emptied */
 	SPLIT_UNDERUSED,	/* a scan has it, and looks whether it is underused */
 	SPLIT_TRYLOCK,		/* a scan has it, and tries to split it next */
+	SPLIT_FREEZE,		/* a split is about to freeze its references */
 	SPLIT_FROZEN,		/* it is frozen or freed, and leaves the queue next */
 	SPLIT_MIGRATE,		/* its migration is about to count its references */
 	NR_SPLIT_POINTS,
 };
+
+#if IS_ENABLED(CONFIG_KUNIT)
+/* The queue, where it is a list_lru; static in huge_memory.c without KUnit. */
+extern struct list_lru deferred_split_lru;
+#endif
 
 #if IS_ENABLED(CONFIG_DEFERRED_SPLIT_KUNIT_TEST)
 void deferred_split_point(enum deferred_split_point point, struct folio *folio);

@@ -44,7 +44,7 @@ def config_key(kernel):
 
 def kernel_key(kernel, source):
     tests = [common.file_bytes(os.path.join(TOP, "kunit", f))
-             for f in prepare.kunit_sources() + ["Makefile", "Kconfig", "hooks"]] if kernel.has_kunit else []
+             for f in prepare.kunit_inputs(kernel.base)] if kernel.has_kunit else []
     # Only what they change: a header is prose, and there is one kernel for all of them.
     mutants = [common.file_bytes(f).partition(b"\n---\n")[2] for f in kernel.mutant_patches]
     if kernel.combined:
@@ -98,6 +98,7 @@ def make_command(kernel, tree, obj):
     # Debug information must not depend on where the cache is.
     command = ["make", "-C", tree, "O=" + obj, "ARCH=" + kernel.arch, "CROSS_COMPILE=" + cross,
                "-j%d" % common.jobs(), "KCFLAGS=-fdebug-prefix-map=%s/=" % tree]
+    command += ["GCOV_PROFILE_%s.o=y" % os.path.basename(name)[:-2] for name in kernel.profiled]
     if shutil.which("ccache"):
         command += ["CC=ccache %sgcc" % cross, "HOSTCC=ccache gcc"]
         env.update(CCACHE_DIR=common.cache_dir("ccache"), CCACHE_BASEDIR=tree,
@@ -220,6 +221,10 @@ def build_kernel(kernel, source, clock=None):
             shutil.copy2(os.path.join(obj, ".config"), os.path.join(tmp, "config"))
             shutil.copy2(log, tmp)
             clone(kernel, tree, obj, os.path.join(tmp, "linux"))
+            if kernel.profiled:
+                os.makedirs(os.path.join(tmp, "gcov"))
+            for name in kernel.profiled:
+                shutil.copy2(os.path.join(obj, name[:-2] + ".gcno"), os.path.join(tmp, "gcov"))
             with open(os.path.join(obj, "include/config/kernel.release")) as f:
                 full_release = f.read().strip()
             info = {"key": key, "base": kernel.base, "arch": kernel.arch,

@@ -166,7 +166,8 @@ def style_of_patches(source, kernel):
 def style_of_c(source):
     def files(*patterns):
         return sorted(f for p in patterns for f in glob.glob(os.path.join(TOP, p)))
-    return checkpatch(source, KERNEL_C_IGNORE, ["-f"] + files("kmod/*.[ch]", "kunit/*.[ch]")) + \
+    return checkpatch(source, KERNEL_C_IGNORE, ["-f"] + files("kmod/*.[ch]", "kunit/*.[ch]",
+                                                           "kunit/*/*.[ch]")) + \
         checkpatch(source, USER_C_IGNORE, ["-f"] + files("selftests/*.[ch]", "scripts/guest/*.c"))
 
 

@@ -15,7 +15,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SCRIPTS = os.path.join(TOP, "scripts")
 DEBUG_DEFAULT = "lockdep,list,vm"
 DEFAULT_BASE = "6.12"
-KUNIT_BASES = ("6.12",)     # where kunit/ builds
+KUNIT_BASES = ("6.12", "7.3")     # where kunit/ builds
 
 # One place for what differs between architectures.
 ARCHES = {
@@ -275,6 +275,17 @@ class Kernel:
         return self.base in KUNIT_BASES
 
     @property
+    def profiled(self):
+        """With gcov: the files whose lines are counted, those of mm/ that the series changes."""
+        if "gcov" not in self.debug:
+            return []
+        names = set()
+        for patch in series_patches(self.base):
+            names |= set(re.findall(r"^\+\+\+ b/(mm/\w+\.c)$",
+                                    file_bytes(patch).decode(errors="replace"), re.M))
+        return sorted(names)
+
+    @property
     def patches(self):
         found = series_patches(self.base)[:self.nr_patches]
         if self.mutant and not self.combined:
@@ -355,7 +366,7 @@ def kernel_arguments(description, epilog=None):
                         "or all:ID (MUTANT)")
     parser.add_argument("--debug", default=env("DEBUG") if env("DEBUG") is not None
                         else DEBUG_DEFAULT,
-                        help="list of lockdep list vm kasan kcsan preempt_none hmm (DEBUG, %s)"
+                        help="list of lockdep list vm kasan kcsan preempt_none hmm gcov (DEBUG, %s)"
                         % DEBUG_DEFAULT)
     parser.add_argument("--linux", default=env("LINUX") or None,
                         help="a kernel tree to use instead of Debian's; never modified (LINUX)")

@@ -8,6 +8,7 @@ make VERB [VARIABLE=VALUE ...]       each verb is a program in scripts/ with -h
 verb         what it does
   run        fetch, apply, build, boot, test: a verdict about one kernel
   compare    the same for stock and series, side by side, and what it must show
+  coverage   which lines of the queue's code the tests run, and which not
   check      the project's own tests, ends with 'N passed, N failed'
   explore    hold one CPU at every instruction, run an operation on another
   replay     one schedule of make explore alone, ten times (SCHEDULE)
@@ -36,7 +37,7 @@ variable     default              meaning
   MUTANT     -                    a known bug put back on top of the series: its id, a
                                   patch; all: one kernel for all, all:ID with that one
   M          all                  make mutants: ids, or a patch that somebody wrote
-  DEBUG      lockdep,list,vm      list of lockdep list vm kasan kcsan preempt_none hmm
+  DEBUG      lockdep,list,vm      list of lockdep list vm kasan kcsan preempt_none hmm gcov
                                   (make explore, make replay: list,vm)
   LINUX      -                    a kernel tree to use instead; it is only read
   TESTS      all                  words; only tests whose name contains one; quick: a

@@ -123,23 +123,35 @@ def stage_patches(source, patches, stage):
     return names
 
 
-def kunit_sources():
+def kunit_inputs(base):
+    """All files of the KUnit suite for a base, by their paths in kunit/."""
     where = os.path.join(TOP, "kunit")
-    return sorted(f for f in os.listdir(where) if f.endswith((".c", ".h")) or f == ".kunitconfig")
+    return [f for part in ("", base) for f in sorted(os.path.join(part, name) for name in
+                                                     os.listdir(os.path.join(where, part)))
+            if os.path.isfile(os.path.join(where, f)) and
+            (f.endswith((".c", ".h")) or os.path.basename(f) in
+             (".kunitconfig", "Kconfig", "Makefile", "hooks"))]
 
 
-def kunit_hooks():
-    """The lines of kunit/hooks: (file, function, before after or end, expression, text)."""
+def kunit_sources(base):
+    """Those of them that are copied into the tree: some are of the base alone."""
+    return [f for f in kunit_inputs(base) if f.endswith((".c", ".h", ".kunitconfig"))]
+
+
+def kunit_hooks(base):
+    """The lines of its hooks: (file, function, where, expression, text)."""
     rules = []
-    path = os.path.join(TOP, "kunit", "hooks")
-    with open(path) as f:
-        for number, line in enumerate(f, 1):
-            if line.strip() and not line.startswith("#"):
-                rule = tuple(line.rstrip("\n").split("\t"))
-                if len(rule) != 5 or rule[2] not in ("before", "after", "end"):
-                    die("%s:%d: not a hook" % (os.path.relpath(path, TOP), number),
-                        "a line is: file, function, before or after or end, expression, text")
-                rules.append(rule)
+    for name in kunit_inputs(base):
+        if os.path.basename(name) != "hooks":
+            continue
+        with open(os.path.join(TOP, "kunit", name)) as f:
+            for number, line in enumerate(f, 1):
+                if line.strip() and not line.startswith("#"):
+                    rule = tuple(line.rstrip("\n").split("\t"))
+                    if len(rule) != 5 or rule[2] not in ("before", "after", "instead", "end"):
+                        die("kunit/%s:%d: not a hook" % (name, number), "a line is: file, "
+                            "function, before or after or instead or end, expression, text")
+                    rules.append(rule)
     return rules
 
 
@@ -150,13 +162,16 @@ def put_hook(text, rule):
     lines = text.split("\n")
     for n, line in enumerate(lines):
         # A definition begins in the first column, and so does the brace that ends it.
-        if function != "-" and re.match(r"[A-Za-z].*\b%s\(" % re.escape(function), line):
+        if function != "-" and re.match(r"[A-Za-z].*\b(?:%s)\(" % function, line):
             inside = not line.endswith(";")
         m = re.match(r"()}" if where == "end" else r"(\s*)" + expression, line) if inside else None
         if function != "-" and line.startswith("}"):
             inside = False
         add = [m.group(1) + hook] if m else []
         places += len(add)
+        if add and where == "instead":
+            out += add
+            continue
         # A tree that has the hook already keeps it.
         if add == (lines[max(n - 1, 0):n] if where == "before" else lines[n + 1:n + 2]):
             add = []
@@ -165,7 +180,10 @@ def put_hook(text, rule):
 
 
 def stage_tests(source, stage, kunit):
-    """Copy selftests/, and if wanted kunit/, to where they live in a kernel tree: the names."""
+    """Copy selftests/, and kunit/ as it is for a base, to where they live in a kernel tree.
+
+    kunit: the base, or None without the KUnit suite. Returns the names.
+    """
     names = set()
 
     def put(name, data, mode=0o644):
@@ -182,16 +200,17 @@ def stage_tests(source, stage, kunit):
                                  else os.path.join(source.path, name))
 
     if kunit:
-        for name in kunit_sources():
-            put(os.path.join(KUNIT_DIR, name), common.file_bytes(os.path.join(TOP, "kunit", name)))
-        for rule in kunit_hooks():
+        for name in kunit_sources(kunit):
+            put(os.path.join(KUNIT_DIR, os.path.basename(name)),
+                common.file_bytes(os.path.join(TOP, "kunit", name)))
+        for rule in kunit_hooks(kunit):
             name = rule[0].lstrip("?")
             hooked = put_hook(now(name).decode(), rule)
             if hooked is not None:
                 put(name, hooked.encode())
             elif not rule[0].startswith("?"):
                 die("kunit/hooks: %s has no place for '%s'" % (name, rule[4]),
-                    "give the suite a hook for this kernel, or use BASE=%s" % common.KUNIT_BASES[0])
+                    "give the suite a hook for this kernel")
         put("mm/Makefile", now("mm/Makefile") +
             common.file_bytes(os.path.join(TOP, "kunit/Makefile")))
         put("mm/Kconfig.debug", now("mm/Kconfig.debug") + b"\n" +
@@ -238,7 +257,8 @@ def stage_all(kernel, source, stage):
     if kernel.combined:
         import combine
         names |= combine.Combined(source, stage, kernel.mutant_patches).write(source, stage)
-    return names | stage_tests(source, stage, kernel.has_kunit) | wire_tests(source, stage)
+    return names | stage_tests(source, stage, kernel.base if kernel.has_kunit else None) | \
+        wire_tests(source, stage)
 
 
 def same(a, b):

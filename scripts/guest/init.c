@@ -16,7 +16,8 @@
  * decides whether the guest is still good.
  *
  * A report is a line "SEQ TYPE ..."; SEQ counts from 1, so that the host sees a
- * lost line. Types: hello, note, session, begin, out, end, beat, bye.
+ * lost line. Types: hello, note, session, begin, out, end, beat, gcov, bye. With
+ * gcov in the kernel, the last before bye are its counts: file, offset, data in hex.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -47,6 +48,7 @@
 #define COMMANDS_NAME	"splitq.commands"
 #define PORTS_DIR	"/sys/class/virtio-ports"
 #define KUNIT_DIR	"/sys/kernel/debug/kunit"
+#define GCOV_DIR	"/sys/kernel/debug/gcov"
 #define BEAT_SECONDS	2
 #define KSFT_SKIP	4
 
@@ -374,6 +376,48 @@ static void run_session(int *tests)
 	fclose(commands);
 }
 
+/* What gcov has counted in one object. */
+static void report_counts(const char *path)
+{
+	const char *name = path + strlen(GCOV_DIR);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	unsigned char data[1024];
+	char hex[2 * sizeof(data) + 1];
+	size_t offset = 0;
+	ssize_t n = -1, i;
+
+	while (fd >= 0 && (n = read(fd, data, sizeof(data))) > 0) {
+		for (i = 0; i < n; i++)
+			sprintf(hex + 2 * i, "%02x", data[i]);
+		report("gcov %s %zu %s", name, offset, hex);
+		offset += n;
+	}
+	report("gcov %s %zu %s", name, offset, n < 0 ? "lost" : "end");
+	if (fd >= 0)
+		close(fd);
+}
+
+/* The same for all below a directory; nothing where the kernel has no gcov. */
+static void report_all_counts(const char *path)
+{
+	DIR *dir = opendir(path);
+	struct dirent *d;
+	char below[1024];
+	size_t length;
+
+	while (dir && (d = readdir(dir))) {
+		length = snprintf(below, sizeof(below), "%s/%s", path, d->d_name);
+		if (d->d_name[0] == '.' || length >= sizeof(below))
+			continue;
+		if (d->d_type == DT_DIR)
+			report_all_counts(below);
+		else if (d->d_type == DT_REG && !strcmp(below + length - 5, ".gcda"))
+			report_counts(below);
+	}
+	if (dir)
+		closedir(dir);
+}
+
 static void run_all(void)
 {
 	FILE *f = fopen("/splitq.run", "re");
@@ -388,6 +432,7 @@ static void run_all(void)
 	}
 	if (f)
 		fclose(f);
+	report_all_counts(GCOV_DIR);
 	report("bye tests=%d tainted=%lu", tests, taint());
 }
 

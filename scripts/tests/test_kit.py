@@ -50,7 +50,7 @@ class Sandbox(unittest.TestCase):
     def setUp(self):
         # The sources here have no place for those of the suite.
         self.hooks = []
-        patcher = unittest.mock.patch.object(prepare, "kunit_hooks", lambda: self.hooks)
+        patcher = unittest.mock.patch.object(prepare, "kunit_hooks", lambda base: self.hooks)
         patcher.start()
         self.addCleanup(patcher.stop)
         self.dir = tempfile.mkdtemp(prefix="splitq-test-")
@@ -136,7 +136,7 @@ class Arguments(Sandbox):
                        lambda: self.kernel(base="7.3", mutant="B22"))
             kernel = self.kernel(base="7.3")
             self.assertEqual((kernel.label, kernel.patches, kernel.has_kunit),
-                             ("stock", [], False))
+                             ("stock", [], True))
 
     def test_every_base_has_a_series_that_is_all_there(self):
         for base in common.bases():
@@ -620,7 +620,27 @@ class Hooks(unittest.TestCase):
             self.assertEqual(prepare.put_hook(once, ("mm/x.c",) + rule), once)
 
     def test_the_hooks_of_the_suite_can_be_read(self):
-        self.assertIn("SPLIT_UNLINK", " ".join(rule[4] for rule in prepare.kunit_hooks()))
+        for base in common.KUNIT_BASES:
+            texts = " ".join(rule[4] for rule in prepare.kunit_hooks(base))
+            for point in ("QUEUE", "UNLINK", "UNDERUSED", "TRYLOCK", "FROZEN", "MIGRATE"):
+                self.assertIn("deferred_split_point(SPLIT_%s," % point, texts, base)
+
+    def test_a_base_has_its_own_part_of_the_suite(self):
+        for base in common.KUNIT_BASES:
+            self.assertEqual([f for f in prepare.kunit_sources(base) if os.sep in f],
+                             [os.path.join(base, "deferred_split_queue.h")])
+            self.assertIn(".kunitconfig", prepare.kunit_sources(base))
+
+    def test_put_instead(self):
+        rule = ("-", "instead", "#include <[ac]", "#include <c.h>")
+        once = self.put(*rule)
+        self.assertEqual(once, self.SOURCE.replace("<a.h>", "<c.h>"))
+        self.assertEqual(prepare.put_hook(once, ("mm/x.c",) + rule), once)
+        self.assertIsNone(self.put("-", "instead", "nowhere", "x"))
+
+    def test_put_in_one_of_several_functions(self):
+        once = self.put("no_such|f", "before", r"g\(\);", "point();")
+        self.assertEqual(once, self.put("f", "before", r"g\(\);", "point();"))
 
 
 class Prepare(Sandbox):
@@ -632,7 +652,8 @@ class Prepare(Sandbox):
                               "@@ -40,3 +40,3 @@\n line 40\n-line XX\n+LINE 41\n line 42\n")
 
     def patched(self, patches, has_kunit=True):
-        return types.SimpleNamespace(patches=patches, has_kunit=has_kunit, combined=False)
+        return types.SimpleNamespace(patches=patches, has_kunit=has_kunit, combined=False,
+                                     base="6.12")
 
     def tree_with(self, patches, has_kunit=True):
         stage = os.path.join(self.dir, "stage")
@@ -825,8 +846,9 @@ class Configure(Sandbox):
     def test_kunit_fragment_only_where_it_builds(self):
         def names(base):
             return [os.path.basename(f) for f in self.kernel(base=base).fragments]
-        self.assertIn("kunit.config", names("6.12"))
-        self.assertNotIn("kunit.config", names("7.3"))
+        with unittest.mock.patch("common.KUNIT_BASES", ("6.12",)):
+            self.assertIn("kunit.config", names("6.12"))
+            self.assertNotIn("kunit.config", names("7.3"))
 
     def test_symbol_that_did_not_stick_is_named(self):
         fragment = self.write("f.config", "CONFIG_A=y\nCONFIG_B=y\n# CONFIG_C is not set\n")
