@@ -71,7 +71,7 @@ class Checks:
 
 def arguments(**changes):
     """The arguments of a run with the defaults, whatever the environment says."""
-    values = dict(base="6.12", arch="x86_64", series="1", mutant=None,
+    values = dict(base="6.12", arch="x86_64", pages=None, series="1", mutant=None,
                   debug=common.DEBUG_DEFAULT, linux=None, tests="", smp=2, mem=1024, det=False)
     values.update(changes)
     return types.SimpleNamespace(**values)

@@ -438,7 +438,7 @@ def pair_windows(c, built):
 
 
 def schedule(c, where, built):
-    at = "@%s-%s-%s" % (built.source.version, built.kernel.label, built.kernel.arch)
+    at = "@%s-%s-%s" % (built.source.version, built.kernel.label, built.kernel.machine)
     if c.victim2 and not where[1]:
         where = where[0]        # the operation need not be held for it
     elif c.victim2:
@@ -562,7 +562,7 @@ def parse_schedule(name):
     m = re.match(r"(?P<v>\w[\w.]*)\+0x(?P<o>[0-9a-f]+)/(?P<a>[\w-]+)/"
                  r"(?:(?P<v2>\w[\w.]*)\+0x(?P<o2>[0-9a-f]+)/)?(?P<op>[\w-]+)/(?P<s>[\w+]+)"
                  r"(?:@(?P<base>\d+\.\d+)\.\S+?-"
-                 r"(?P<label>stock|series|first-\d+|mutants?(?:-\w+)?)-(?P<arch>\w+))?$", name)
+                 r"(?P<label>stock|series|first-\d+|mutants?(?:-\w+)?)-(?P<arch>[a-z]\w*)(?:-(?P<pages>\d+k))?)?$", name)
     if not m:
         die("SCHEDULE=%s" % name, "take one as make explore prints it")
     c = Combination(m["v"], m["a"], m["op"], m["s"], m["v2"])
@@ -581,7 +581,7 @@ def replay(args, name, times=10):
         args.series = {"stock": "0"}.get(m["label"], "1")
         if m["label"].startswith("first-"):
             args.series = m["label"]
-        args.base, args.arch = m["base"], m["arch"]
+        args.base, args.arch, args.pages = m["base"], m["arch"], m["pages"]
         kind, _, name_of = m["label"].partition("-")
         # mutants-B22 is that of one kernel for all, mutant-B22 a kernel of its own.
         if kind == "mutants":
@@ -689,7 +689,7 @@ def verb():
     show(chosen, built)
     coverage(chosen)
     say("%s %s %s, %d vCPUs; every point: %s" % (built.info["source"], built.kernel.label,
-                                                built.kernel.arch, args.smp,
+                                                built.kernel.machine, args.smp,
                                                 os.path.join(where, "points.txt")))
     limits = judge.limits([{"arch": built.kernel.arch, "host": common.host_arch()}])
     if limits:

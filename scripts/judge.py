@@ -318,7 +318,7 @@ def judge_run(run):
         kernel_ok = Wrong("the results are not whole: %s" % report.gap)
 
     base = {"base": meta.get("base"), "kernel": meta.get("label"), "series": meta.get("series"),
-            "arch": meta.get("arch"), "accel": meta.get("accel"), "cpus": meta.get("cpus"),
+            "arch": meta.get("arch"), "machine": meta.get("machine"), "accel": meta.get("accel"), "cpus": meta.get("cpus"),
             "release": meta.get("release"), "source": meta.get("source"), "run": run,
             "host": meta.get("host")}
     rows, pending = [], []
@@ -386,7 +386,7 @@ def summary(rows):
 def describe(row):
     if "model" in row:              # a litmus test: no guest
         return "%s %s" % (row.get("base"), row["model"])
-    return "%s %s %s %s %s vCPUs" % (row.get("base"), row.get("kernel"), row.get("arch"),
+    return "%s %s %s %s %s vCPUs" % (row.get("base"), row.get("kernel"), row.get("machine") or row.get("arch"),
                                      row.get("accel"), row.get("cpus"))
 
 
