@@ -205,7 +205,8 @@ def execute(args, clock=None, label=""):
             row["detail"] = (row.get("detail") or "") + " [not the pinned source: %s]" \
                 % built.info["source"]
     common.write_atomically(os.path.join(run, "results.json"), json.dumps(
-        {"kernel": built.info, "again": again(kernel, args), "rows": rows}, indent=1))
+        {"kernel": built.info, "again": again(kernel, args), "limits": judge.limits(rows),
+         "rows": rows}, indent=1))
     common.write_atomically(os.path.join(run, "results.tap"), judge.ktap(rows))
     common.write_atomically(os.path.join(run, "results.txt"), judge.table(rows) + "\n")
     return rows, run

@@ -861,7 +861,8 @@ const char *ds_log_complaint(void)
 		"WARNING: ", "BUG: ", "BUG at ", "Bad page", "list_add corruption",
 		"list_del corruption", "list_add double", "page dumped because",
 		"INFO: task ", "detected stall", "suspicious RCU", "possible circular",
-		"inconsistent lock", "KASAN: ", "Oops",
+		"inconsistent lock", "KASAN: ", "Oops", "Internal error: ",
+		"Unable to handle kernel",
 	};
 	static char first[160];
 	char record[8192], *text;
