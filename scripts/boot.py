@@ -167,7 +167,7 @@ def boot(built, run, tests, accel, smp=2, mem=1024, kunit=False, det=False, limi
             stop(process)
     meta = {"release": built.info["release"], "base": built.info["base"],
             "label": built.info["label"], "series": built.info["series"],
-            "arch": built.kernel.arch, "host": common.host_arch(), "source": built.info["source"],
+            "arch": built.kernel.arch, "machine": built.kernel.machine, "host": common.host_arch(), "source": built.info["source"],
             "pinned": built.info["pinned"], "debug": built.info["debug"],
             "accel": accel + (" icount" if det else ""), "cpus": smp, "mem": mem,
             "tests": [t[0] for t in tests], "kunit": kunit, "ended": how,

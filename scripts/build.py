@@ -194,7 +194,8 @@ def build_kernel(kernel, source, clock=None):
         if clock:
             clock.lap("prepare")
 
-        release = "-splitq-%s-%s" % (kernel.build_label, key[:8])
+        release = "-splitq-%s%s-%s" % (kernel.build_label, kernel.machine[len(kernel.arch):],
+                                       key[:8])
         common.write_atomically(os.path.join(obj, "localversion-splitq"), release + "\n")
         counts = os.path.join(os.path.dirname(tree), "steps.json")
         first = not os.path.exists(os.path.join(obj, "vmlinux"))
@@ -228,6 +229,7 @@ def build_kernel(kernel, source, clock=None):
             with open(os.path.join(obj, "include/config/kernel.release")) as f:
                 full_release = f.read().strip()
             info = {"key": key, "base": kernel.base, "arch": kernel.arch,
+                    "pages": kernel.pages, "machine": kernel.machine,
                     "label": kernel.build_label, "series": kernel.nr_patches > 0, "source": source.description,
                     "pinned": source.pinned, "release": full_release, "debug": kernel.debug,
                     "compiler": common.run([common.cross(kernel.arch) + "gcc",

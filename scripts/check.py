@@ -100,7 +100,7 @@ class Checks:
 
 def arguments(**changes):
     """The arguments of a run with the defaults, whatever the environment says."""
-    values = dict(base="6.12", arch="x86_64", series="1", mutant=None,
+    values = dict(base="6.12", arch="x86_64", pages=None, series="1", mutant=None,
                   debug=common.DEBUG_DEFAULT, linux=None, tests="", smp=2, mem=1024, det=False)
     values.update(changes)
     return types.SimpleNamespace(**values)
@@ -351,6 +351,26 @@ STOCK_FINDS = (
      "partially_mapped"),
     ("B52", ("migrate_folio_move", "migrate", "munmap-half", "queued"), "UNMARKED", ""),
 )
+def explorer_finds_on(arch):
+    """B46 and B48, in another architecture's instructions; nothing with the series.
+
+    On the kernels that the tests ran on: with lockdep, so that no others are built.
+    """
+    import explore
+    _, what, _, _ = STOCK_FINDS[0]
+    bad = []
+    for label in ("0", "1"):
+        c = explore.Combination(*what)
+        built, _ = explore.explore(arguments(arch=arch, series=label), [c])
+        explore.show([c], built)
+        missing = {w for _, where, w, _ in STOCK_FINDS if where == what} - {p[1] for p in c.red}
+        if label == "0" and missing:
+            bad.append("stock: %s is not found in %s" % (" ".join(sorted(missing)), c.name))
+        if label == "1" and c.verdict != judge.PASS:
+            bad.append("series: %s is %s" % (c.name, c.verdict))
+    return bad
+
+
 # Oracles that no kernel at hand turns red: a fault is planted for each.
 PLANTED = dict.fromkeys(("AUDIT", "STUCK", "LEAK", "CONTENT", "HANG"),
                         ("deferred_split_folio", "munmap-half", "scan", "queued"))
@@ -698,6 +718,7 @@ def verb():
           lambda: stock_against_series("x86_64", "7.3"))
     check("6.12 arm64: stock is red, the series is green",
           lambda: stock_against_series("arm64", "6.12"))
+    check("6.12 arm64: the explorer finds what it must", lambda: explorer_finds_on("arm64"))
     check("the explorer's oracles can fail", explorer_can_fail)
     check("two preemptions", two_preemptions_work)
     check("two preemptions: a freed folio", freed_folios_are_written_to)

@@ -31,6 +31,7 @@ ARCHES = {
         # Some nested hosts refuse to set the MSR that arch-capabilities stands for.
         "machine_kvm": ["-machine", "pc", "-cpu", "host,arch-capabilities=off"],
         "console": "ttyS0",
+        "pages": ("4k",),              # sizes of a base page, the default first
     },
     "arm64": {
         "kernel_arch": "arm64",
@@ -43,6 +44,7 @@ ARCHES = {
         "machine": ["-machine", "virt,gic-version=3", "-cpu", "neoverse-n1"],
         "machine_kvm": ["-machine", "virt,gic-version=host", "-cpu", "host"],
         "console": "ttyAMA0",
+        "pages": ("4k", "64k"),
     },
 }
 
@@ -224,6 +226,12 @@ class Kernel:
             die("unknown arch '%s'" % args.arch, "ARCH is one of: %s" % " ".join(sorted(ARCHES)))
         self.base = args.base
         self.arch = args.arch
+        sizes = ARCHES[self.arch]["pages"]
+        self.pages = getattr(args, "pages", None) or sizes[0]
+        if self.pages not in sizes:
+            die("PAGES=%s with ARCH=%s" % (self.pages, self.arch), "use PAGES=%s%s" % (
+                " or ".join(sizes), "".join(", or ARCH=" + other for other in sorted(ARCHES)
+                                            if self.pages in ARCHES[other]["pages"])))
         self.package, self.suite, self.version, self.sha256 = known[args.base]
         self.linux = args.linux
         self.mutant = args.mutant or None
@@ -266,8 +274,16 @@ class Kernel:
         config = os.path.join(TOP, "scripts", "config")
         return [os.path.join(TOP, "Kconfig.fragment"),
                 os.path.join(config, "%s.config" % self.arch)] + \
+               ([os.path.join(config, "%s.config" % self.machine)]
+                if self.machine != self.arch else []) + \
                ([os.path.join(config, "kunit.config")] if self.has_kunit else []) + \
                [self.debug_fragment(name) for name in self.debug]
+
+    @property
+    def machine(self):
+        """How results call the architecture: with its base pages, if they are not the usual."""
+        return self.arch + ("" if self.pages == ARCHES[self.arch]["pages"][0]
+                            else "-" + self.pages)
 
     @property
     def has_kunit(self):
@@ -359,6 +375,8 @@ def kernel_arguments(description, epilog=None):
     parser.add_argument("--arch", default=env("ARCH") or default,
                         help="guest architecture: %s (ARCH, %s)" % (" ".join(sorted(ARCHES)),
                                                                     default))
+    parser.add_argument("--pages", default=env("PAGES"),
+                        help="size of a base page: 4k, or with arm64 64k (PAGES, 4k)")
     parser.add_argument("--series", default=env("SERIES") or "1",
                         help="1: with the series, 0: stock, first-N: its first N patches (SERIES)")
     parser.add_argument("--mutant", default=env("MUTANT"),
@@ -387,7 +405,7 @@ def clean_env():
     """The environment for kernel makes: ours has ARCH, DEBUG and the like in other meanings."""
     env = dict(os.environ, LC_ALL="C", KBUILD_BUILD_USER="splitq", KBUILD_BUILD_HOST="splitq",
                KBUILD_BUILD_TIMESTAMP="2026-01-01")
-    for name in ("ARCH", "BASE", "SERIES", "DEBUG", "LINUX", "MUTANT", "MAKEFLAGS", "MFLAGS",
+    for name in ("ARCH", "PAGES", "BASE", "SERIES", "DEBUG", "LINUX", "MUTANT", "MAKEFLAGS", "MFLAGS",
                  "MAKELEVEL", "MAKEOVERRIDES", "O", "KBUILD_OUTPUT", "CROSS_COMPILE", "DET",
                  "GDB", "JOBS"):
         env.pop(name, None)

@@ -438,7 +438,7 @@ def pair_windows(c, built):
 
 
 def schedule(c, where, built):
-    at = "@%s-%s-%s" % (built.source.version, built.kernel.label, built.kernel.arch)
+    at = "@%s-%s-%s" % (built.source.version, built.kernel.label, built.kernel.machine)
     if c.victim2 and not where[1]:
         where = where[0]        # the operation need not be held for it
     elif c.victim2:
@@ -476,6 +476,11 @@ def show(explored, built):
                 else " DEBUG=" + ",".join(built.info["debug"])))
 
 
+def say_limits(built):
+    if judge.limits_of(built.kernel.arch):
+        say(judge.limits_of(built.kernel.arch))
+
+
 def coverage(explored):
     """By victim function: how much of it was executed, tried, held."""
     rows = {}
@@ -511,11 +516,13 @@ def write_points(explored, built, where):
                 f.write("  %-10s %-8s %s  %s\n" % (
                     "+0x%x" % at if isinstance(at, int) else "+0x%x,+0x%x" % at, outcome,
                     " < ".join(lines.get(at, [])), detail))
+        f.write("".join(line + "\n" for line in [judge.limits_of(built.kernel.arch)] if line))
 
 
 def save(explored, built, where, args):
     common.write_atomically(os.path.join(where, "results.json"), json.dumps(
-        {"kernel": built.info, "cpus": args.smp, "explored": [
+        {"kernel": built.info, "cpus": args.smp, "limits": judge.limits_of(built.kernel.arch),
+         "explored": [
             {"name": c.name, "verdict": c.verdict, "note": c.note, "points": c.points,
              "instructions": c.instructions, "executed": c.executed, "total": c.total,
              "tried": c.tried, "seconds": round(c.seconds, 1)} for c in explored]}, indent=1))
@@ -562,7 +569,8 @@ def parse_schedule(name):
     m = re.match(r"(?P<v>\w[\w.]*)\+0x(?P<o>[0-9a-f]+)/(?P<a>[\w-]+)/"
                  r"(?:(?P<v2>\w[\w.]*)\+0x(?P<o2>[0-9a-f]+)/)?(?P<op>[\w-]+)/(?P<s>[\w+]+)"
                  r"(?:@(?P<base>\d+\.\d+)\.\S+?-"
-                 r"(?P<label>stock|series|first-\d+|mutants?(?:-\w+)?)-(?P<arch>\w+))?$", name)
+                 r"(?P<label>stock|series|first-\d+|mutants?(?:-\w+)?)-"
+                 r"(?P<arch>[a-z]\w*)(?:-(?P<pages>\d+k))?)?$", name)
     if not m:
         die("SCHEDULE=%s" % name, "take one as make explore prints it")
     c = Combination(m["v"], m["a"], m["op"], m["s"], m["v2"])
@@ -581,7 +589,7 @@ def replay(args, name, times=10):
         args.series = {"stock": "0"}.get(m["label"], "1")
         if m["label"].startswith("first-"):
             args.series = m["label"]
-        args.base, args.arch = m["base"], m["arch"]
+        args.base, args.arch, args.pages = m["base"], m["arch"], m["pages"]
         kind, _, name_of = m["label"].partition("-")
         # mutants-B22 is that of one kernel for all, mutant-B22 a kernel of its own.
         if kind == "mutants":
@@ -607,6 +615,10 @@ def replay(args, name, times=10):
     if args.det:
         say("%s" % ("all runs are the same to the byte" if len(consoles) == 1 else
                     "%d different consoles in %d runs" % (len(consoles), times)))
+    say_limits(built)
+    common.write_atomically(os.path.join(where, "results.json"), json.dumps(
+        {"kernel": built.info, "cpus": args.smp, "schedule": name, "outcomes": outcomes,
+         "consoles": len(consoles), "limits": judge.limits_of(built.kernel.arch)}, indent=1))
     say("case files: %s" % where)
     return outcomes, len(consoles)
 
@@ -689,11 +701,9 @@ def verb():
     show(chosen, built)
     coverage(chosen)
     say("%s %s %s, %d vCPUs; every point: %s" % (built.info["source"], built.kernel.label,
-                                                built.kernel.arch, args.smp,
+                                                built.kernel.machine, args.smp,
                                                 os.path.join(where, "points.txt")))
-    limits = judge.limits([{"arch": built.kernel.arch, "host": common.host_arch()}])
-    if limits:
-        say(limits)
+    say_limits(built)
     say(clock.report())
     bad = [c for c in chosen if c.verdict not in (judge.PASS, judge.SKIP)]
     good = not bad and any(c.verdict == judge.PASS for c in chosen)

@@ -33,6 +33,8 @@ variable     default              meaning
   BASE       6.12                 the kernel: 6.12 or 7.3; with LINUX the one whose series
                                   applies
   ARCH       the host's           the guest's architecture: x86_64 or arm64
+  PAGES      4k                   base pages: 4k, or 64k with ARCH=arm64, where a THP is 512 MiB
+                                  (mTHPs are tested; MEM=4096: these as well)
   SERIES     1                    1: with the series, 0: stock, first-N: N patches
   MUTANT     -                    a known bug put back on top of the series: its id, a
                                   patch; all: one kernel for all, all:ID with that one

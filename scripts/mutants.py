@@ -476,6 +476,8 @@ def verb():
     rows, bench = matrix(args, chosen or find(args.base), args.named, seconds, args.parallel,
                          clock)
     say(table(rows))
+    if judge.limits_of(args.arch):
+        say(judge.limits_of(args.arch))
     say("case files: %s" % bench.where)
     say(clock.report())
     if not chosen and not args.tests:

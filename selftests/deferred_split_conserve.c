@@ -176,8 +176,10 @@ FIXTURE(conserve) {
 
 FIXTURE_SETUP(conserve)
 {
-	const char *why = ds_unusable();
+	const char *why;
 
+	ds_need_thps(NR_WORKERS * NR_THPS);
+	why = ds_unusable();
 	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		why = "needs two CPUs";
 	if (!why)

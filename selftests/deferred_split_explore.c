@@ -896,6 +896,9 @@ int main(int argc, char **argv)
 	if (!why && !ds_have_module())
 		why = "needs the splitq module";
 	x.subject.size = x.size ?: ds_thp_size();
+	/* Only a fault of a PMD queues what is not partially mapped. */
+	if (!why && !x.partial)
+		why = ds_need_pmd();
 	if (!why)
 		why = ds_knobs_set();
 	if (!why)

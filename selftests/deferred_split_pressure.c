@@ -141,9 +141,11 @@ FIXTURE(pressure) {
 
 FIXTURE_SETUP(pressure)
 {
-	const char *why = ds_unusable();
+	const char *why;
 	int i;
 
+	ds_need_thps(NR_TASKS * NR_THPS);
+	why = ds_unusable();
 	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
 		why = "needs two CPUs";
 	if (why)

@@ -614,8 +614,13 @@ static const char *run_setup(struct run *r)
 	why = ds_set_underused(race->underused);
 	/* It would make THPs again of what was split; awake once, it sleeps for long. */
 	why = why ?: ds_knob_set(DS_KHUGEPAGED "scan_sleep_millisecs", "600000");
-	if (!why && race->size)
-		why = ds_set_size_enabled(race->size);
+	r->subject.size = race->order ? (size_t)sysconf(_SC_PAGESIZE) << race->order :
+					ds_thp_size();
+	if (!why && race->order)
+		why = ds_set_size_enabled(r->subject.size);
+	/* Only a fault of a PMD queues what is not partially mapped. */
+	else if (!why && (race->pmd || !race->partial))
+		why = ds_need_pmd();
 	if (!why && race->setup)
 		why = race->setup();
 	if (why)
@@ -626,7 +631,6 @@ static const char *run_setup(struct run *r)
 	if (!ds_log_start())
 		return "/dev/kmsg cannot be read";
 	r->module = ds_have_module() && !options.no_module;
-	r->subject.size = race->size ?: ds_thp_size();
 	if (!ds_actor_start(&r->foreign[0], NULL) || !ds_actor_start(&r->foreign[1], NULL))
 		return "no process can be made";
 	ds_memcg_create(&r->subject.memcg);

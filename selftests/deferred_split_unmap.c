@@ -96,6 +96,9 @@ FIXTURE_SETUP(unmap)
 	self->nr_symbols = ds_find_symbols(functions, self->symbols, MAX_SYMBOLS);
 	if (!self->nr_symbols)
 		SKIP(return, "no deferred_split_scan() in /proc/kallsyms");
+	why = ds_need_pmd();
+	if (why)
+		SKIP(return, "%s", why);
 	why = ds_knobs_set();
 	if (why)
 		SKIP(return, "cannot set %s", why);

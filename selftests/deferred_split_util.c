@@ -111,13 +111,69 @@ static long read_number(const char *path)
 	return read_file(path, buf, sizeof(buf)) > 0 ? strtol(buf, NULL, 0) : -1;
 }
 
-size_t ds_thp_size(void)
+static size_t pmd_size(void)
 {
 	static long size;
 
 	if (!size)
 		size = read_number(THP_DIR "hpage_pmd_size");
 	return size > 0 ? size : 0;
+}
+
+static unsigned int thps_needed = 4;
+
+void ds_need_thps(unsigned int nr)
+{
+	thps_needed = nr;
+}
+
+/* As much again is for others, but for what the kernel itself has. */
+static size_t memory_needed(void)
+{
+	return 2 * thps_needed * pmd_size();
+}
+
+static bool pmd_fits(void)
+{
+	size_t total = sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+
+	return total > memory_needed() - memory_needed() / 8;
+}
+
+#define SMALLER_MAX	(2UL << 20)
+
+/* The largest of the THPs that are smaller than a PMD, up to SMALLER_MAX; 0: there are none. */
+static size_t smaller_size(void)
+{
+	size_t size = SMALLER_MAX, least = 4 * sysconf(_SC_PAGESIZE);
+	char path[128];
+
+	for (; size >= least; size /= 2) {
+		snprintf(path, sizeof(path), THP_DIR "hugepages-%zukB/enabled", size / 1024);
+		if (!access(path, F_OK))
+			return size;
+	}
+	return 0;
+}
+
+size_t ds_thp_size(void)
+{
+	static size_t size;
+
+	if (!size)
+		size = pmd_size() && !pmd_fits() ? smaller_size() ?: pmd_size() : pmd_size();
+	return size;
+}
+
+const char *ds_need_pmd(void)
+{
+	static char why[96];
+
+	if (ds_thp_size() == pmd_size())
+		return NULL;
+	snprintf(why, sizeof(why), "a THP of a PMD is %zu MiB here: needs %zu MiB of memory",
+		 pmd_size() >> 20, memory_needed() >> 20);
+	return why;
 }
 
 /* The directory of the shrinker; its number depends on the boot. */
@@ -343,6 +399,8 @@ const char *ds_knobs_set(void)
 	why = why ?: ds_knob_set(THP_DIR "enabled", "madvise");
 	why = why ?: ds_knob_set(THP_DIR "defrag", "madvise");
 	why = why ?: ds_knob_set(THP_DIR "shrink_underused", "1");
+	if (!why && ds_need_pmd())
+		why = ds_set_size_enabled(ds_thp_size());
 	return why ?: ds_set_underused(false);
 }
 
@@ -351,7 +409,7 @@ const char *ds_set_underused(bool underused)
 	char value[32];
 
 	snprintf(value, sizeof(value), "%lu",
-		 underused ? 0 : ds_thp_size() / sysconf(_SC_PAGESIZE) - 1);
+		 underused ? 0 : pmd_size() / sysconf(_SC_PAGESIZE) - 1);
 	return ds_knob_set(THP_DIR "khugepaged/max_ptes_none", value);
 }
 
@@ -666,6 +724,18 @@ char *ds_map_thp(void)
 	return NULL;
 }
 
+char *ds_map_queued(void)
+{
+	size_t size = ds_thp_size(), page = sysconf(_SC_PAGESIZE);
+	char *thp = ds_map_thp();
+
+	if (thp && ds_need_pmd() && madvise(thp + size - page, page, MADV_DONTNEED)) {
+		munmap(thp, size);
+		return NULL;
+	}
+	return thp;
+}
+
 unsigned long ds_pfn_of(pid_t pid, const void *addr)
 {
 	uint64_t entry = 0;
@@ -791,7 +861,8 @@ const char *ds_log_complaint(void)
 		"WARNING: ", "BUG: ", "BUG at ", "Bad page", "list_add corruption",
 		"list_del corruption", "list_add double", "page dumped because",
 		"INFO: task ", "detected stall", "suspicious RCU", "possible circular",
-		"inconsistent lock", "KASAN: ", "Oops",
+		"inconsistent lock", "KASAN: ", "Oops", "Internal error: ",
+		"Unable to handle kernel",
 	};
 	static char first[160];
 	char record[8192], *text;

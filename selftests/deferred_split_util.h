@@ -19,8 +19,20 @@ const char *ds_unusable(void);
 /* Write a line to a file of the kernel. Return: 0 or a negative errno. */
 int ds_write_file(const char *path, const char *text);
 
-/* Size of a PMD mapped THP in bytes, 0 if the kernel has none. */
+/**
+ * ds_thp_size - the size in bytes of the THPs that a test maps, 0 if the kernel has none
+ *
+ * That of a PMD, if the machine has the memory for a few of these: with base pages of 64K
+ * it is 512 MiB. Else that of a THP of 2 MiB or less, which is mapped by PTEs, and is not
+ * queued at fault.
+ */
 size_t ds_thp_size(void);
+
+/* Before ds_thp_size() and all that uses it: so many at the same time (4). */
+void ds_need_thps(unsigned int nr);
+
+/* Is that the size of a PMD? Return: NULL if it is, else why not, and what to do. */
+const char *ds_need_pmd(void);
 
 /**
  * ds_knobs_set - set the THP knobs the tests need, remembering the old values
@@ -58,7 +70,7 @@ void ds_swap_remove(void);
 /* How often it was read from and written to since it was made. */
 bool ds_swap_ios(long *reads, long *writes);
 
-/* A counter of PMD sized THPs below hugepages-<size>kB/stats, -1 if there is none. */
+/* A counter of THPs of ds_thp_size() below hugepages-<size>kB/stats, -1 if there is none. */
 long ds_thp_stat(const char *name);
 long ds_size_stat(size_t size, const char *name);
 
@@ -117,11 +129,13 @@ long ds_count_node(const struct ds_memcg *memcg, int nid);
 
 /**
  * ds_map_thp - map and fault in one THP
- * @map: where the mapping of twice the size starts, for munmap()
  *
  * Return: the address of the THP, NULL if no THP was to be had.
  */
 char *ds_map_thp(void);
+
+/* The same; it is on its queue: if not since its fault, then its last page is unmapped. */
+char *ds_map_queued(void);
 
 /* Is the folio at @addr still a THP, by /proc/kpageflags of the first page? */
 bool ds_is_thp(const void *addr);

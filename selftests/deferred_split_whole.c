@@ -21,7 +21,7 @@
 #include "kselftest_harness.h"
 #include "deferred_split_util.h"
 
-#define MTHP_SIZE	(64UL << 10)
+#define MTHP_SIZE	(16UL * sysconf(_SC_PAGESIZE))
 
 /* Move what is mapped at @addr to @node; returns where it is then, or an error. */
 static int move_to(char *addr, int node)
@@ -124,6 +124,9 @@ FIXTURE_SETUP(lock)
 {
 	const char *why = ds_unusable();
 
+	if (why)
+		SKIP(return, "%s", why);
+	why = ds_need_pmd();
 	if (why)
 		SKIP(return, "%s", why);
 	why = ds_knobs_set();

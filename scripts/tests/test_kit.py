@@ -113,6 +113,8 @@ class Arguments(Sandbox):
                               ({"arch": "vax"}, ["vax", "x86_64"]),
                               ({"debug": "list,lokdep"}, ["lokdep", "lockdep"]),
                               ({"series": "2"}, ["SERIES=2", "first-N"]),
+                              ({"pages": "64k"}, ["PAGES=64k", "x86_64", "PAGES=4k", "arm64"]),
+                              ({"pages": "16k", "arch": "arm64"}, ["PAGES=16k", "4k or 64k"]),
                               ({"series": "0", "mutant": "B22"}, ["SERIES=1"])):
             with self.subTest(change):
                 self.fails(words, lambda: self.kernel(**change))
@@ -126,6 +128,14 @@ class Arguments(Sandbox):
                 os.environ["ARCH"] = env
                 self.assertEqual(common.kernel_arguments("x").parse_args([]).arch, arch)
                 self.assertEqual(common.cross(arch), cross)
+
+    def test_base_pages_make_another_kernel(self):
+        usual, large = (self.kernel(arch="arm64", pages=pages) for pages in ("4k", "64k"))
+        self.assertEqual((usual.machine, large.machine), ("arm64", "arm64-64k"))
+        self.assertEqual(usual.fragments, self.kernel(arch="arm64").fragments)
+        self.assertEqual(configure.wanted(usual.fragments)["CONFIG_ARM64_4K_PAGES"][0], "y")
+        self.assertIsNone(configure.wanted(large.fragments)["CONFIG_ARM64_4K_PAGES"][0])
+        self.assertEqual(configure.wanted(large.fragments)["CONFIG_ARM64_64K_PAGES"][0], "y")
 
     def test_base_without_a_series(self):
         with unittest.mock.patch("common.series_patches", return_value=[]):
@@ -240,14 +250,15 @@ class Explore(Sandbox):
         import explore
         built = types.SimpleNamespace(
             source=types.SimpleNamespace(version="6.12.117"),
-            kernel=types.SimpleNamespace(label="stock", arch="x86_64"))
+            kernel=types.SimpleNamespace(label="stock", machine="x86_64"))
         for c, where in ((explore.Combination("f", "scan", "munmap-half", "partial+64k"), 0x1b),
                          (explore.Combination("f", "scan", "exit", "queued", "g"), (1, 0x2c))):
             name = explore.schedule(c, where, built)
             again, at, m = explore.parse_schedule(name)
             self.assertEqual(again.name, c.name)
             self.assertEqual(at, where if isinstance(where, tuple) else (where,))
-            self.assertEqual((m["label"], m["base"], m["arch"]), ("stock", "6.12", "x86_64"))
+            self.assertEqual((m["label"], m["base"], m["arch"], m["pages"]),
+                             ("stock", "6.12", "x86_64", None))
         for label in ("series", "mutants", "mutants-B22", "mutant-B22"):
             built.kernel.label = label
             _, _, m = explore.parse_schedule(explore.schedule(c, where, built))
@@ -358,9 +369,18 @@ class Explore(Sandbox):
         self.assertEqual(c.tried, 2)
         built = types.SimpleNamespace(
             source=types.SimpleNamespace(version="6.12.117"),
-            kernel=types.SimpleNamespace(label="stock", arch="x86_64"))
+            kernel=types.SimpleNamespace(label="stock", machine="x86_64"))
         self.assertEqual(explore.schedule(c, (4, 0), built),
                          "f+0x4/scan/munmap-half/queued@6.12.117-stock-x86_64")
+
+    def test_a_schedules_name_says_what_base_pages(self):
+        import explore
+        built = types.SimpleNamespace(
+            source=types.SimpleNamespace(version="6.12.117"),
+            kernel=types.SimpleNamespace(label="mutants-B22", machine="arm64-64k"))
+        c = explore.Combination("f", "scan", "munmap-all", "partial")
+        _, _, m = explore.parse_schedule(explore.schedule(c, 4, built))
+        self.assertEqual((m["label"], m["arch"], m["pages"]), ("mutants-B22", "arm64", "64k"))
 
     def test_an_operation_without_effect_is_red(self):
         none = "control munmap-half NOEFFECT result=0 ms=1.0"
@@ -879,7 +899,8 @@ class Boot(Sandbox):
         self.stub("qemu-system-x86_64", self.HANGS % self.dir)
         self.run_dir = os.path.join(self.dir, "run")
         self.built = types.SimpleNamespace(
-            kernel=types.SimpleNamespace(arch="x86_64", boot_words=""), dir=self.dir, module=None,
+            kernel=types.SimpleNamespace(arch="x86_64", machine="x86_64", boot_words=""),
+            dir=self.dir, module=None,
             selftests=None,
             init=self.write("init", "x"), image=self.write("image", "x"),
             info={"release": "r", "base": "6.12", "label": "l", "series": True, "source": "s",
@@ -938,6 +959,7 @@ class Boot(Sandbox):
         """boot() in a process of its own, which is then ended in the given way."""
         code = ("import sys, types; sys.path.insert(0, %r); import boot, common\n"
                 "b = types.SimpleNamespace(kernel=types.SimpleNamespace(arch='x86_64',"
+                " machine='x86_64',"
                 " boot_words=''), dir=%r,"
                 " module=None, selftests=None, init=%r, image=%r, info=%r)\n"
                 "common.main(lambda: boot.boot(b, %r, [('a', 1, 'x')], 'tcg'))\n"
