@@ -531,15 +531,15 @@ def todays_mutants(base="6.12", day=None):
 def style_of_mutants(source):
     """As the series; but history is prose, and speaks of commits that are not here."""
     bad = []
-    for patch in common.mutants("6.12").values():
+    for patch in [p for base in sorted(common.bases()) for p in common.mutants(base).values()]:
         bad += checkpatch(source, PATCH_IGNORE + ",COMMIT_LOG_LONG_LINE,GIT_COMMIT_ID", [patch])
     return bad
 
 
-def mutants_combine(source):
+def mutants_combine(base, source):
     """They apply, and the kernel for all of them is them: it dies if not."""
     import combine
-    got = combine.combine(common.Kernel(arguments(mutant="all")), source)
+    got = combine.combine(common.Kernel(arguments(base=base, mutant="all")), source)
     say("       %d in one kernel, %d on their own" % (len(got.names), len(got.alone)))
     return [] if got.names else ["there are none"]
 
@@ -592,11 +592,16 @@ def somebody_elses_mutants(source):
 
 
 def mutants_are_listed():
-    """Each is in the table of patches/mutants/README.md."""
+    """Each is in a table of its base in patches/mutants/README.md, with a result."""
     import mutants
     text = common.file_bytes(mutants.README).decode()
-    return ["%s is not in %s: make mutants" % (name, mutants.README)
-            for name in common.mutants("6.12") if "\n| %s |" % name not in text]
+    bad = []
+    for base in sorted(common.bases()):
+        tables = "".join(re.findall(r"<!-- make mutants: %s \w+ -->.*?<!-- end of" % re.escape(base),
+                                    text, re.S))
+        bad += ["%s %s is not in %s: make mutants BASE=%s" % (base, name, mutants.README, base)
+                for name in common.mutants(base) if "\n| %s |" % name not in tables]
+    return bad
 
 
 def kunit_cases(least=60):
@@ -702,7 +707,9 @@ def verb():
     check("litmus tests that the patches name", litmus_names)
     check("mutants: checkpatch", lambda: style_of_mutants(source))
     check("mutants: all are in the table", mutants_are_listed)
-    check("mutants: one kernel for all is made of them", lambda: mutants_combine(source))
+    for base in sorted(b for b in sources if common.mutants(b)):
+        check("mutants: one kernel for all of %s is made of them" % base,
+              lambda: mutants_combine(base, sources[base]))
     check("debug options stick", lambda: debug_options_stick(source))
 
     # What matters most comes first: there may be a limit.

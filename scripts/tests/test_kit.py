@@ -1315,7 +1315,8 @@ class Mutants(Sandbox):
     def row(self, m, **cells):
         row = self.mutants.Row(m)
         row.cells = {{"kunit": "kunit/deferred_split", "whole": "selftests/whole",
-                      "explorer": "explorer"}[k]: c for k, c in cells.items()}
+                      "explorer": "explorer", "litmus": "litmus"}[k]: c
+                     for k, c in cells.items()}
         return row
 
     def test_headers(self):
@@ -1329,6 +1330,39 @@ class Mutants(Sandbox):
         self.fails(["X1", "nosuch", "selftests/whole"],
                    lambda: self.mutant("Red: selftests/nosuch X\n"))
         self.fails(["X1", "VICTIM/ACTION/OP/STATE"], lambda: self.mutant("Explore: f/scan LOST\n"))
+        self.assertEqual(self.mutant("Litmus: unmap_corrupts+stock\n").litmus,
+                         ["unmap_corrupts+stock"])
+        for wrong in ("nosuch", "unmap_corrupts+locked"):
+            self.fails(["X1", wrong, "unmap_corrupts+stock"],
+                       lambda: self.mutant("Litmus: %s\n" % wrong))
+
+    def test_a_litmus_test_catches_nothing(self):
+        Cell, m = self.mutants.Cell, self.mutant("")
+        red, green = Cell("red", 0.5), Cell("green", 1.0)
+        row = self.row(m, litmus=red, whole=green)
+        self.assertEqual((row.verdict, row.first), ("SURVIVED", None))
+        row = self.row(m, litmus=red, whole=Cell("red", 2.0))
+        self.assertEqual((row.verdict, row.first), ("caught", 2.0))
+        self.assertIn("0 of them by two", self.mutants.summary([row]))
+        # One that is not what it says must be seen.
+        self.assertEqual(self.row(m, litmus=Cell("error"), whole=red).verdict, "ERROR")
+
+    def test_what_herd7_says(self):
+        bench = types.SimpleNamespace(litmus_rows={
+            "litmus/a": {"test": "litmus/a", "verdict": "PASS", "seconds": 0.5, "detail": ""},
+            "litmus/b": {"test": "litmus/b", "verdict": "FAIL", "seconds": 0.5, "detail": "Never"}})
+        cell = lambda *names: self.mutants.Bench.litmus(bench, names)
+        self.assertEqual((cell("a", "a").state, cell("a", "a").seconds), ("red", 1.0))
+        self.assertEqual((cell("a", "b").state, cell("a", "b").detail),
+                         ("error", "litmus/b: Never"))
+        bench.litmus_rows = {"litmus": {"test": "litmus", "verdict": "SKIP", "seconds": 0,
+                                        "detail": "no herd7"}}
+        self.assertEqual((cell("a").state, cell("a").detail), ("-", "no herd7"))
+
+    def test_as_many_guests_as_memory_allows(self):
+        self.assertEqual(self.mutants.fits(1, 1 << 30), 1)
+        self.assertEqual(self.mutants.fits(3, 1 << 30), 1)
+        self.assertEqual(self.mutants.fits(2, 1), 2)
 
     def test_every_mutant_names_what_catches_it(self):
         for base in os.listdir(os.path.join(common.TOP, "patches", "mutants")):
