@@ -40,8 +40,8 @@ LIMITS = (
     "longer than what arrives independently.",
 )
 EVENTS = 40000      # at least
-ENOUGH = 200        # requests of the class that makes fewest
-MOST = 400000
+ENOUGH = 100        # requests of the class that makes fewest
+MOST = 200000
 
 
 def mean(values):
@@ -106,40 +106,3 @@ def worst_wait(classes):
     """With a fair lock no task of a class waits longer: once for each other, its longest hold."""
     total = sum(c.tasks * max(c.holds) for c in classes if c.tasks)
     return [total - max(c.holds) if c.tasks else 0.0 for c in classes]
-
-
-def on_cpus(unmap, scan, cpus):
-    """Mean time of an unmap, thinking and lock, where the tasks share so few CPUs.
-
-    Only those that run can meet at the lock; who waits for it spins, so he runs, too. Of the
-    sets of tasks that can run at a time, each is as frequent as any other.
-    """
-    tasks = unmap.tasks + scan.tasks
-    weight = throughput = 0.0
-    for scanners in range(min(scan.tasks, cpus) + 1):
-        running = min(tasks, cpus) - scanners
-        if running > unmap.tasks:
-            continue
-        ways = math.comb(scan.tasks, scanners) * math.comb(unmap.tasks, running)
-        weight += ways
-        if running:
-            throughput += ways * play([unmap._replace(tasks=running),
-                                       scan._replace(tasks=scanners)]).throughput[0]
-    return unmap.tasks * weight / throughput
-
-
-def fit_think(unmap, scan, cpus, measured):
-    """The think time with which on_cpus() gives the measured mean; None: there is none.
-
-    Nobody thinks for less than no time: then the holds alone take longer than was measured.
-    """
-    low, high = 0.0, measured
-    if mean(unmap.holds) >= measured:
-        return None
-    for _ in range(16):
-        middle = (low + high) / 2
-        if on_cpus(unmap._replace(think=middle), scan, cpus) < measured:
-            low = middle
-        else:
-            high = middle
-    return (low + high) / 2 if low else None

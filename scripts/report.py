@@ -32,16 +32,17 @@ VARIANTS = {
     "locked": ("locked: list_del_init() under the lock", 9, 4),
     "batch": ("batch: folio_batch as in 6.19", 13, 5),
     "series": ("series", 7, 1),
-    "no-ttu-sync": ("no-ttu-sync: series without TTU_SYNC", 11, 3),
+    "nosync": ("nosync: series without TTU_SYNC", 11, 3),
 }
 BENCHES = ("scan", "hold", "latency", "locks", "workload", "ttu_sync")
 CLOCKS = ("time", "icount")
 QUANTILES = (("median", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999))
-CASES = ("all-split", "none-split", "half-split", "all-contended")
+CASES = ("all-split", "none-split", "half-split", "contended", "quiet", "while-scanning",
+         "allocator", "memcg-pressure", "fork-exit", "half-mapped", "zap")
 FLAT = 1.5          # times, from a full batch on: what is called flat
 BATCH = 31          # folios in a folio_batch
 SHORTER = 20        # times, than stock: the longest hold
-CPUS = (2, 4, 8, 16, 32, 64, 128, 256)
+CPUS = (4, 16, 64, 256)
 STEP = {"time": "wall time", "icount": "instructions"}
 
 Key = collections.namedtuple("Key", "bench metric clock case params")
@@ -208,11 +209,11 @@ def significant(value, digits=3):
     return "{:,.{}f}".format(rounded, max(0, places))
 
 
-def unit(metric, clock):
+def unit(metric):
     """time, instructions, seconds or number."""
-    if metric.endswith("_ns") or metric.startswith("ns_"):
-        return "instructions" if clock == "icount" else "time"
-    return "seconds" if metric == "seconds" else "number"
+    words = metric.split("_")
+    return "time" if "ns" in words else "instructions" if "instructions" in words else \
+        "seconds" if metric == "seconds" else "number"
 
 
 def show(value, kind):
@@ -232,7 +233,8 @@ def show_interval(got, kind):
     if got is None:
         return "-"
     if got.low is None:
-        return "%s (%d round%s)" % (show(got.middle, kind), got.n, "" if got.n == 1 else "s")
+        return "%s [%s to %s in %d]" % (show(got.middle, kind), show(got.least, kind),
+                                        show(got.most, kind), got.n)
     return "%s (%s to %s)" % (show(got.middle, kind), show(got.low, kind), show(got.high, kind))
 
 
@@ -538,3 +540,848 @@ def inline(svg, name):
     svg = re.sub(r"(['\"])black\1", r"\1currentColor\1", svg)
     svg = re.sub(r'color="(white|gr[ae]y)" ', "", svg)
     return re.sub(r"\n\s*", "\n", svg).replace("<svg ", "<svg role='img' ", 1)
+
+
+# What is in the report of one bench.json. A section says what it lacks.
+
+def name_of(metric, clock):
+    """A metric as it is called under a clock: make bench counts instructions instead of ns."""
+    return re.sub(r"(^|_)ns(_|$)", r"\1instructions\2", metric) if clock == "icount" else metric
+
+
+def rows_of(b, keys, baseline="stock", clock_of_rows=True):
+    """A line for each variant: median with interval, ratio, rounds, warm-up, drift."""
+    out = []
+    for key in keys:
+        kind = unit(key.metric)
+        for variant in b.variants([key]):
+            series, got = b.series[key][variant], b.interval(key, variant)
+            if got is None:
+                continue
+            drift = stats.drift(series.in_order)
+            warm = stats.median(list(series.warm.values())) if series.warm else None
+            out.append([key_text(key), key.metric, variant, show_interval(got, kind),
+                        "" if variant == baseline else
+                        show_comparison(b.compare(key, variant, baseline)),
+                        got.n, show(warm, kind),
+                        drift.word if drift.word == stats.FEW else
+                        "%s (p %.2f)" % (drift.word, drift.p), b.on(key.clock)])
+    return out
+
+
+def columns_of(baseline="stock"):
+    return ["case", "metric", "variant", ">median (95 % interval)", "of %s, by round" % baseline,
+            ">rounds", ">warm-up", "halves", ON]
+
+
+def by_case(doc, b, keys, title, ylabel, caption, logy=False, limits=(), baseline=None):
+    """A figure with the cases side by side; with a baseline the ratios to it."""
+    if not keys:
+        return
+    kind = unit(keys[0].metric) if not baseline else "number"
+    variants = [v for v in b.variants(keys) if v != baseline]
+    plot = Plot("", ylabel, logx=False, logy=logy)
+    plot.axis("y", kind if kind == "time" else "plain" if baseline or limits else kind)
+    rows = {v: [] for v in variants}
+    for n, key in enumerate(keys):
+        for place, variant in enumerate(variants):
+            got = b.compare(key, variant, baseline) if baseline else b.interval(key, variant)
+            if got is None or got[0] is None or math.isinf(got[0]) or (logy and got[0] <= 0):
+                continue
+            low, high = (got[0] if v is None or math.isinf(v) else v for v in got[1:3])
+            size = 1e-9 if kind == "time" else 1
+            rows[variant].append([n + (place - (len(variants) - 1) / 2) * 0.16, got[0] * size,
+                                  low * size, high * size])
+    plot.commands.append("set xrange [-0.5:%g]" % (len(keys) - 0.5))
+    if not logy:
+        plot.commands.append("set yrange [0:*]")
+    plot.commands.append("set xtics (%s) scale 0" % ", ".join(
+        '"%s" %d' % ("\\n".join([key.case.replace("_", " ")] + [
+            w for w in params_text(key.params, ("queue", "tasks")).replace(
+                "nr_to_scan", "scan").split(", ") if w]), n)
+        for n, key in enumerate(keys)))
+    for variant in variants:
+        plot.add_variant(variant, rows[variant], "yerrorbars")
+    for value, text in limits:
+        plot.limit(value, text)
+    if any(rows.values()):
+        doc.figure(title, plot.svg(), caption)
+
+
+def scan_section(doc, b):
+    doc.head(3, "Scan: cost per folio", "scan-" + b.anchor)
+    found = False
+    for clock in CLOCKS:
+        keys = [k for k in b.keys("scan", name_of("ns_per_folio", clock)) if k.clock == clock]
+        if not keys:
+            continue
+        found = True
+        what = "time" if clock == "time" else "instructions"
+        by_case(doc, b, keys, "%s per scanned folio" % what.capitalize(),
+                "%s per folio" % what, "Medians of the rounds with their 95 % intervals (none "
+                "where there are too few rounds). " + b.said(clock))
+        doc.table("Cost per scanned folio; the ratios are medians of those within the rounds, "
+                  "less than 1 is cheaper than stock.", columns_of(), rows_of(b, keys))
+    if not found:
+        doc.lack("no cost per folio in %s: run make bench" % b.path)
+    keys = [k for k in b.keys("scan", "ns_per_folio") if k.clock == "time"]
+    if keys:
+        rounds_figure(doc, b, keys[0])
+
+
+def rounds_figure(doc, b, key):
+    plot = Plot("round", "time per folio", logx=False, logy=False, height=320)
+    plot.axis("y", "time")
+    plot.commands += ["set yrange [0:*]", "set xtics 1", "set offsets 0.5, 0.5, 0, 0"]
+    for variant in b.variants([key]):
+        series = b.series[key][variant]
+        points = sorted(list(series.warm.items()) + list(series.values.items()))
+        plot.add_variant(variant, [(r, v * 1e-9) for r, v in points], "linespoints", "1:2")
+    doc.figure("Round by round: %s" % key_text(key), plot.svg(),
+               "Round 0 is the warm-up and in no median. " + b.said(key.clock))
+
+
+def hold_keys(b, clock):
+    return [k for k in b.keys("hold", name_of("hold_max_ns", clock)) if k.clock == clock]
+
+
+def param(key, name):
+    return dict(key.params).get(name)
+
+
+def along(keys, name, **fixed):
+    """Those that differ in one parameter only, by that."""
+    return sorted((k for k in keys if all(param(k, n) == v for n, v in fixed.items()) and
+                   is_number(param(k, name))), key=lambda k: param(k, name))
+
+
+def longest_line(keys, name, other):
+    """Along one parameter, at the largest value of the other that has most of it."""
+    lines = [along(keys, name, **{other: v})
+             for v in sorted({param(k, other) for k in keys if is_number(param(k, other))})]
+    return max(lines, key=lambda line: (len(line), param(line[0], other))) if lines else []
+
+
+def line_figure(doc, b, keys, name, xlabel, title, caption):
+    kind = unit(keys[0].metric)
+    size = 1e-9 if kind == "time" else 1
+    plot = Plot(xlabel, "longest hold" + ("" if kind == "time" else ", instructions"))
+    plot.axis("x", "number")
+    plot.axis("y", kind)
+    plot.commands.append("set xrange [%g:%g]" % (param(keys[0], name) / 1.4,
+                                                 param(keys[-1], name) * 1.4))
+    for variant in b.variants(keys):
+        rows = []
+        for key in keys:
+            got = b.interval(key, variant)
+            if got and got.middle > 0:
+                low, high = (got.least, got.most) if got.low is None else (got.low, got.high)
+                rows.append([param(key, name), got.middle * size, max(low, 0.1) * size,
+                             high * size])
+        plot.add_variant(variant, rows)
+    doc.figure(title, plot.svg(), caption)
+
+
+def hold_section(doc, b):
+    doc.head(3, "Hold: how long interrupts are off", "hold-" + b.anchor)
+    if not any(hold_keys(b, clock) for clock in CLOCKS):
+        doc.lack("no hold times in %s: run make bench" % b.path)
+        return
+    for clock in CLOCKS:
+        keys = hold_keys(b, clock)
+        for name, other, xlabel in (("nr_to_scan", "queue", "folios asked for (nr_to_scan)"),
+                                    ("queue", "nr_to_scan", "folios queued")):
+            line = longest_line(keys, name, other)
+            if len(line) < 2:
+                if keys:
+                    doc.lack("%s: no two values of %s" % (STEP[clock], name))
+                continue
+            line_figure(doc, b, line, name, xlabel, "Longest hold of the queue's lock, by %s, %s"
+                        % ("nr_to_scan" if name == "nr_to_scan" else "queue length", STEP[clock]),
+                        "With %s %s. Medians over the rounds of each round's longest hold, with "
+                        "their 95 %% intervals, or all that was seen where there are too few "
+                        "rounds. Interrupts are off for the hold, and for the wait before it. %s"
+                        % (other.replace("queue", "queue length"),
+                           "{:,}".format(param(line[0], other)), b.said(clock)))
+    rows = []
+    for clock in CLOCKS:
+        keys = hold_keys(b, clock)
+        ends = longest_line(keys, "nr_to_scan", "queue")[-1:]
+        ends += [k for k in along(keys, "queue", nr_to_scan=128) or
+                 along(keys, "queue", nr_to_scan=100)][-1:]
+        for key in ends:
+            kind = unit(key.metric)
+            for variant in b.variants([key]):
+                h = b.series[key][variant].histogram
+                rows.append([key_text(key), variant, h.total] +
+                            [show_quantile(h.quantile(q), kind) for _, q in QUANTILES] +
+                            [show(h.largest(), kind), b.on(clock)])
+    if rows:
+        doc.table("How holds are distributed, all rounds together.",
+                  ["case", "variant", ">holds"] + [">" + n for n, _ in QUANTILES] +
+                  [">longest", ON], rows)
+    doc.table("All of the longest holds.", columns_of(),
+              rows_of(b, hold_keys(b, "time") + hold_keys(b, "icount")), folded=True)
+
+
+def locks_section(doc, b):
+    doc.head(3, "Lock acquisitions per scanned folio", "locks-" + b.anchor)
+    keys = [k for k in b.keys("locks", "acquisitions_per_folio") if k.clock == "time"] or \
+        b.keys("locks", "acquisitions_per_folio")
+    if not keys:
+        doc.lack("no counts of the lock in %s: run make bench" % b.path)
+        return
+    by_case(doc, b, keys, "Lock acquisitions per scanned folio", "per folio",
+            "Of the queue's lock by the scan; splitting a folio takes it once more, in each of the "
+            "variants. " + b.said(keys[0].clock), logy=True,
+            limits=((1 / BATCH, "1/%d" % BATCH), (2 / BATCH, "2/%d" % BATCH)))
+    doc.table("Counted, not timed.", columns_of(), rows_of(b, b.keys("locks")))
+
+
+def above_rows(histogram, size):
+    """What a logarithmic plot can show: until nothing is above."""
+    rows, last = [], None
+    for edge, share in histogram.above():
+        if edge > 0:
+            rows.append([edge * size, share if share > 0 else 0.5 / histogram.total])
+    # No more points than one can see.
+    kept = []
+    for row in rows:
+        if last is None or row[1] < last * 0.985 or row is rows[-1]:
+            kept.append(row)
+            last = row[1]
+    return kept
+
+
+def latency_section(doc, b):
+    doc.head(3, "Latency of unmap and free while it is scanned", "latency-" + b.anchor)
+    keys = [k for k in b.keys("latency") if k.metric in ("unmap_ns", "free_ns") and
+            any(s.histograms for s in b.series[k].values())]
+    if not keys:
+        doc.lack("no latencies in %s: run make bench" % b.path)
+        return
+    scanned = [k for k in keys if k.case != "quiet"]
+    most = max((param(k, "nr_to_scan") or 0 for k in scanned), default=0)
+    tasks = sorted({param(k, "tasks") or 1 for k in scanned})
+    for metric, what in (("unmap_ns", "partial unmap"), ("free_ns", "free")):
+        for nr in sorted({param(k, "nr_to_scan") or 0 for k in scanned}, reverse=True):
+            for n in sorted({tasks[0], tasks[-1]} if nr == most and metric == "unmap_ns"
+                            else {tasks[0]}):
+                for key in scanned:
+                    if key.metric == metric and param(key, "nr_to_scan") == nr and \
+                            param(key, "tasks") == n:
+                        latency_figure(doc, b, key, what, n, nr)
+    for metric, what, folded in (("unmap_ns", "partial unmap", False), ("free_ns", "free", True)):
+        rows = []
+        for key in keys:
+            if key.metric == metric:
+                rows += latency_rows(b, key)
+        if rows:
+            doc.table("Latency of a %s, all rounds together. A quantile that needs more samples "
+                      "than there are says how many; the ratio is that of the highest quantile "
+                      "that there are samples for, its interval the wider of two (all samples "
+                      "taken as independent; rounds drawn again)." % what,
+                      ["case", "variant", ">samples"] + [">" + n for n, _ in QUANTILES] +
+                      [">longest", "of stock", ON], rows, folded)
+    rest = [k for k in b.keys("latency") if k not in keys]
+    doc.table("What was done meanwhile.", columns_of(), rows_of(b, rest), folded=True)
+
+
+def latency_rows(b, key):
+    rows = []
+    stock = b.series[key].get("stock")
+    for variant in b.variants([key]):
+        series = b.series[key][variant]
+        h, against = series.histogram, ""
+        if variant != "stock" and stock and stock.histograms and series.histograms:
+            enough = [(n, q) for n, q in QUANTILES if not h.quantile(q).needed and
+                      not stock.histogram.quantile(q).needed]
+            if enough:
+                name, q = enough[-1]
+                against = "%s %s" % (name, show_comparison(
+                    stats.paired_quantiles(series.histograms, stock.histograms, q)))
+        rows.append([key_text(key), variant, "{:,}".format(h.total)] +
+                    [show_quantile(h.quantile(q), "time") for _, q in QUANTILES] +
+                    [show(h.largest(), "time"), against, b.on(key.clock)])
+    return rows
+
+
+def latency_figure(doc, b, key, what, tasks, nr):
+    plot = Plot("latency", "share that takes longer")
+    plot.axis("x", "time")
+    plot.commands += ["set format y '10^{%T}'", "set yrange [*:1.1]"]
+    for variant in b.variants([key]):
+        h = b.series[key][variant].histogram
+        if h.total:
+            plot.add(above_rows(h, 1e-9), "1:2", "steps %s" % re.sub(
+                r"pt \d+ (.*) ps \S+", r"\1", look(variant)), VARIANTS[variant][0])
+    if plot.parts:
+        doc.figure("Latency of a %s, %d task%s, while %s" % (
+            what, tasks, "" if tasks == 1 else "s", "a scan takes up to {:,}".format(nr)
+            if nr else "nothing scans"), plot.svg(),
+            "%s. The share of all samples of all rounds that took longer than that; where a line "
+            "ends, there was nothing longer. %s" % (key_text(key), b.said(key.clock)))
+
+
+def workload_section(doc, b):
+    doc.head(3, "Workloads", "workloads-" + b.anchor)
+    keys = [k for k in b.keys("workload", "seconds") if k.clock == "time"]
+    if not keys:
+        doc.lack("no workloads in %s: run make bench" % b.path)
+        return
+    by_case(doc, b, keys, "Time of a workload, times that of stock", "times stock",
+            "Medians of the ratios within the rounds, with their 95 % intervals where there are "
+            "rounds enough. Below 1 is faster than stock. " + b.said("time"),
+            limits=((1, "stock"),), baseline="stock")
+    others = [k for k in b.keys("workload") if k.metric in ("splits", "refaults", "swapins",
+                                                            "seconds")]
+    doc.table("Time, and what was split and came back.", columns_of(), rows_of(b, others))
+    rest = [k for k in b.keys("workload") if k not in others]
+    if rest:
+        doc.table("The rest of what was counted.", columns_of(), rows_of(b, rest), folded=True)
+
+
+def sync_section(doc, b):
+    doc.head(3, "TTU_SYNC", "ttu-sync-" + b.anchor)
+    keys = b.keys("ttu_sync")
+    if not keys:
+        doc.lack("nothing about TTU_SYNC in %s: run make bench" % b.path)
+        return
+    doc.text("The series with TTU_SYNC in unmap_folio(), as it is, and without (nosync). Without "
+             "it a split can take a THP that is being zapped for unmapped while it is not: what "
+             "is faster for that is no choice, but it is what TTU_SYNC costs.")
+    by_case(doc, b, [k for k in keys if k.metric == "ns_per_folio"],
+            "Time to split a folio, with and without TTU_SYNC", "time per folio",
+            "THPs of which half is mapped by PTEs, so that the walk meets what is not. "
+            + b.said("time"))
+    doc.table("With TTU_SYNC (series), and without (nosync).", columns_of("nosync"),
+              rows_of(b, keys, "nosync"))
+
+
+# The model.
+
+class Measured:
+    """What the model takes from a bench.json for one variant and one nr_to_scan."""
+
+    def __init__(self, b, variant, nr):
+        self.b, self.variant, self.nr = b, variant, nr
+        self.cpus = max(1, int(b.meta["vcpus"]) - 1)    # the scanner has one of its own
+        single = [k for k in hold_keys(b, "time") if param(k, "nr_to_scan") == 1]
+        quiet = self.key("quiet", "unmaps_per_second", 1, 0)
+        if not single or not quiet or not self.has(single[0]) or not self.has(quiet):
+            raise LookupError("no hold of a single folio, or no unmaps without a scan")
+        self.quiet_unmap = self.key("quiet", "unmap_ns", 1, 0)
+        self.hold = queueing.holds_of(b.series[single[0]][variant].histogram)
+        # Two at a time, that is the lock for the unmap and for the free.
+        cycle = 1e9 / self.median(quiet) / 2
+        self.think = max(0.0, cycle - queueing.mean(self.hold))
+        self.tasks = sorted({param(k, "tasks") for k in b.keys("latency", "hold_max_ns")
+                             if param(k, "nr_to_scan") == nr and self.has(k)})
+        if not self.tasks:
+            raise LookupError("no holds while unmaps were measured")
+
+    def has(self, key):
+        series = self.b.series[key].get(self.variant)
+        return bool(series and (series.histograms or series.values))
+
+    def key(self, case, metric, tasks, nr):
+        return next((k for k in self.b.keys("latency", metric, tasks=tasks, nr_to_scan=nr)
+                     if k.case == case and k.clock == "time"), None)
+
+    def median(self, key):
+        return stats.median(self.b.series[key][self.variant].in_order)
+
+    def scanner(self, tasks):
+        """The scanner as it was while so many unmapped: holds, and time between them."""
+        holds = self.b.series[self.key("while-scanning", "hold_max_ns", tasks, self.nr)][
+            self.variant].histogram
+        rate = self.b.series[self.key("while-scanning", "unmaps_per_second", tasks, self.nr)][
+            self.variant]
+        unmaps = self.b.series[self.key("while-scanning", "unmap_ns", tasks, self.nr)][
+            self.variant]
+        spent = sum(unmaps.histograms[r].total / rate.values[r] for r in unmaps.histograms
+                    if rate.values.get(r)) * 1e9
+        if not spent or not holds.total:
+            raise LookupError("no holds, or no unmaps, with %d tasks" % tasks)
+        return queueing.Class(1, max(0.0, spent / holds.total - holds.mean()),
+                              queueing.holds_of(holds))
+
+    def unmappers(self, tasks, share=1.0):
+        """So many; of their time a share is spent unmapping."""
+        each = self.think + queueing.mean(self.hold)
+        return queueing.Class(tasks, self.think + each * (1 / share - 1), self.hold)
+
+    def check(self, tasks):
+        """Predicted and measured: unmaps a second, and the mean time of one."""
+        got = queueing.play([self.unmappers(min(tasks, self.cpus)), self.scanner(tasks)])
+        rate = got.throughput[0] / 2 * 1e9
+        real = self.median(self.key("while-scanning", "unmaps_per_second", tasks, self.nr))
+        unmap = real_unmap = None
+        quiet = self.quiet_unmap and self.b.series[self.quiet_unmap].get(self.variant)
+        if tasks <= self.cpus and quiet and quiet.histograms:
+            unmap = quiet.histogram.mean() + queueing.mean(got.waits[0])
+            real_unmap = self.b.series[self.key("while-scanning", "unmap_ns", tasks, self.nr)][
+                self.variant].histogram.mean()
+        return rate, real, unmap, real_unmap
+
+
+def error_text(predicted, real):
+    return "%+.0f %%" % (100 * (predicted / real - 1)) if predicted and real else "-"
+
+
+def model_section(doc, b):
+    doc.head(3, "On paper: 16, 64 and 256 CPUs", "model-" + b.anchor)
+    measured, why = {}, []
+    scanned = [k for k in b.keys("latency", "hold_max_ns") if param(k, "nr_to_scan")]
+    for nr in sorted({param(k, "nr_to_scan") for k in scanned}):
+        for variant in b.variants(scanned):
+            try:
+                m = Measured(b, variant, nr)
+                m.scanner(m.tasks[0])
+                measured[nr, variant] = m
+            except (LookupError, ZeroDivisionError, KeyError, TypeError) as e:
+                why.append("%s, nr_to_scan %s: %s" % (variant, nr, e))
+    if not measured:
+        doc.lack("the model has nothing to begin with (%s): run make bench" % (
+            why[0] if why else "no holds and rates under a scan"))
+        return
+    for text in why:
+        doc.lack("the model of " + text)
+    doc.text("A closed queue: one scanner and N-1 CPUs that unmap, each thinks for a while and then "
+             "needs the lock. The holds of the scanner and the time between them are those of the "
+             "latency runs; an unmap holds the lock as long as a scan of one folio does, the "
+             "shortest hold that was measured, and once more when the rest is freed; the time "
+             "between comes from the unmaps a second of one task while nothing scans. Nothing is "
+             "fitted to what is predicted. It is played event by event: scripts/queueing.py says "
+             "why.")
+    doc.text("Assumed:")
+    doc.points(queueing.ASSUMPTIONS)
+    doc.text("Where it breaks:")
+    doc.points(queueing.LIMITS)
+    rows, errors = [], []
+    for (nr, variant), m in measured.items():
+        for tasks in m.tasks:
+            try:
+                rate, real, unmap, real_unmap = m.check(tasks)
+            except (LookupError, ZeroDivisionError, KeyError, TypeError) as e:
+                rows.append([variant, nr, tasks] + ["-"] * 5 + ["- (%s)" % e, b.on("time")])
+                continue
+            errors.append(abs(rate / real - 1) if real else math.inf)
+            rows.append([variant, "{:,}".format(nr), tasks, significant(real), significant(rate),
+                         error_text(rate, real), show(real_unmap, "time"), show(unmap, "time"),
+                         error_text(unmap, real_unmap), b.on("time")])
+    if errors:
+        doc.text("Against what was measured: the unmaps a second are off by %.0f %% in the median, "
+                 "%.0f %% at worst, of %d points. %s" % (
+                     100 * stats.median(errors), 100 * max(errors), len(errors),
+                     "With %s vCPUs the tasks that unmap share %s: this checks what a scanner does "
+                     "to them, and little of what they do to each other." % (
+                         b.meta["vcpus"], "one" if int(b.meta["vcpus"]) < 3 else
+                         "%d" % (int(b.meta["vcpus"]) - 1))))
+    doc.table("The model against the measured points. Mean times only for tasks that have a CPU "
+              "each.", ["variant", ">nr_to_scan", ">tasks", ">unmaps/s", ">predicted", ">error",
+                        ">mean unmap", ">predicted", ">error", ON], rows)
+    scale(doc, b, measured)
+
+
+LOADS = ((1.0, "all CPUs do nothing but unmap"), (0.01, "each CPU unmaps 1 % of its time"))
+
+
+def scale(doc, b, measured):
+    rows, lines = [], collections.defaultdict(dict)
+    for (nr, variant), m in measured.items():
+        scan = m.scanner(m.tasks[0])
+        for share, load in LOADS:
+            for cpus in CPUS:
+                classes = [m.unmappers(cpus - 1, share), scan]
+                got = queueing.play(classes)
+                wait = queueing.mean(got.waits[0])
+                lines[nr, share].setdefault(variant, []).append([cpus, wait * 1e-9])
+                if cpus > 4:
+                    high = queueing.quantile(got.waits[0], 0.9999)
+                    rows.append([
+                        "{:,}".format(nr), load, cpus, variant,
+                        "%.0f %%" % (100 * sum(got.used)), "%.0f %%" % (100 * got.used[1]),
+                        show(wait, "time"), show(high, "time") if high is not None else
+                        "too few", show(queueing.worst_wait(classes)[0], "time"),
+                        "%.0f" % max(2, queueing.saturation(classes[0].think,
+                                                            queueing.mean(m.hold))), b.on("time")])
+    for (nr, share), by_variant in lines.items():
+        if nr != max(n for n, _ in lines):
+            continue
+        plot = Plot("CPUs", "mean wait for the lock")
+        plot.axis("x", "plain")
+        plot.axis("y", "time")
+        plot.commands += ["set xtics (%s)" % ", ".join(str(c) for c in CPUS),
+                          "set xrange [3:340]"]
+        for variant in VARIANTS:
+            if variant in by_variant:
+                plot.add_variant(variant, [[c, max(w, 1e-10)] for c, w in by_variant[variant]],
+                                 "linespoints", "1:2")
+        doc.figure("Predicted: mean wait of an unmap, %s" % dict(LOADS)[share], plot.svg(),
+                   "One scanner that takes up to {:,} at a time. A model of what was measured, "
+                   "not a measurement. ".format(nr) + b.said("time"))
+    doc.table("Predicted. In use: how much of the time somebody has the lock, and the scanner. "
+              "Never longer: with a fair lock, once for each other CPU, its longest hold. "
+              "Saturates: from so many CPUs on unmaps alone keep it held.",
+              [">nr_to_scan", "load", ">CPUs", "variant", ">in use", ">by scanner", ">mean wait",
+               ">p99.99 wait", ">never longer", ">saturates", "from " + ON], rows)
+
+
+# What it comes to.
+
+def judged(low, high, met, failed):
+    if low is None or high is None:
+        return OPEN
+    return MET if met(low, high) else NOT_MET if failed(low, high) else OPEN
+
+
+def inverse(got):
+    """The ratio the other way round."""
+    if got is None or got.ratio is None:
+        return None
+    swap = {stats.LESS: stats.MORE, stats.MORE: stats.LESS}
+    low, high = (None if v is None else stats.ratio(1.0, v) for v in (got.high, got.low))
+    return stats.Comparison(stats.ratio(1.0, got.ratio), low, high, got.n,
+                            swap.get(got.word, got.word))
+
+
+def targets(b):
+    """What the series is meant to reach, and whether it does: rows of a table."""
+    rows = []
+
+    def row(what, got, met, failed, clock):
+        if got is None or got.ratio is None:
+            rows.append([what, "-", UNMEASURED, b.on(clock)])
+        else:
+            rows.append([what, show_comparison(got), judged(got.low, got.high, met, failed),
+                         b.on(clock)])
+
+    for clock in CLOCKS:
+        keys = hold_keys(b, clock)
+        line = longest_line([k for k in keys if param(k, "nr_to_scan") == 10000], "queue",
+                            "nr_to_scan")
+        if line or clock == "time":
+            row("longest hold, 10,000 at a time: stock over series at least %d" % SHORTER,
+                inverse(b.compare(line[-1], "series")) if line else None,
+                lambda low, high: low >= SHORTER, lambda low, high: high < SHORTER, clock)
+        for name, other in (("nr_to_scan", "queue"), ("queue", "nr_to_scan")):
+            line = [k for k in longest_line(keys, name, other) if param(k, name) > BATCH]
+            if len(line) < 2 and clock == "icount":
+                continue
+            row("longest hold of the series, %s from %s to %s: at most %s times longer" % (
+                name, *("{:,}".format(param(k, name)) for k in (line[0], line[-1])), FLAT)
+                if len(line) > 1 else "longest hold of the series, flat in %s" % name,
+                b.compare(line[-1], "series", "series", line[0]) if len(line) > 1 else None,
+                lambda low, high: high <= FLAT, lambda low, high: low > FLAT, clock)
+    no_worse = (lambda low, high: low <= 1, lambda low, high: low > 1)
+    keys = [k for k in b.keys("latency", "unmap_ns") if k.case != "quiet"]
+    for key in keys:
+        a, s = b.series[key].get("series"), b.series[key].get("stock")
+        row("p99.99 of an unmap, %s: no worse than stock" % params_text(key.params, ("queue",)),
+            stats.paired_quantiles(a.histograms, s.histograms, 0.9999)
+            if a and s and a.histograms and s.histograms else None, *no_worse, key.clock)
+    if not keys:
+        row("p99.99 of an unmap while it is scanned: no worse than stock", None, *no_worse, "time")
+    keys = b.keys("scan", "ns_per_folio") + b.keys("scan", name_of("ns_per_folio", "icount"))
+    for key in keys:
+        row("%s per folio, %s: no more than stock" % (
+            "time" if key.clock == "time" else "instructions", key_text(key)),
+            b.compare(key, "series"), *no_worse, key.clock)
+    if not keys:
+        row("time per folio: no more than stock", None, *no_worse, "time")
+    for case, most in (("all-split", 1), ("none-split", 2), ("half-split", 2), ("contended", 2)):
+        keys = [k for k in b.keys("locks", "acquisitions_per_folio") if k.case == case]
+        # The last batch of a scan is not full: of the longest scans.
+        longest = max((param(k, "nr_to_scan") or 0 for k in keys), default=0)
+        for key in keys:
+            got = b.interval(key, "series")
+            if param(key, "nr_to_scan") != longest or got is None or key.clock != keys[0].clock:
+                continue
+            extra = most / longest if longest else 0
+            low, high = (got.least, got.most) if got.low is None else (got.low, got.high)
+            rows.append(["acquisitions per folio, %s: at most %d/%d, and one batch that is not full"
+                         % (key_text(key), most, BATCH), show_interval(got, "number"),
+                         judged(low, high, lambda lo, hi: hi <= most / BATCH + extra,
+                                lambda lo, hi: lo > most / BATCH + extra), b.on(key.clock)])
+        if not keys:
+            rows.append(["acquisitions per folio, %s: at most %d/%d" % (case, most, BATCH), "-",
+                         UNMEASURED, b.on("time")])
+    return rows
+
+
+def targets_section(doc, b):
+    rows = targets(b)
+    counts = collections.Counter(r[2] for r in rows)
+    doc.text("; ".join("%d %s" % (counts[w], w) for w in (MET, NOT_MET, OPEN, UNMEASURED)
+                       if counts[w]) + ". Met: the whole 95 % interval is on the right side, or, "
+             "for what is to be no worse, does not exclude it; not decided: it is on both sides, "
+             "or there are too few rounds or samples.")
+    doc.table("What the series is meant to reach.", ["", "ratio (95 % interval)", "", ON], rows)
+
+
+def second_section(doc, b, before):
+    """Are the numbers of two runs within each other's intervals?"""
+    doc.head(3, "A second run", "again-" + b.anchor)
+    if not before:
+        doc.lack("there is one run of make bench only; a second one shows whether the first can be "
+                 "reproduced")
+        return
+    inside = collections.Counter()
+    outside = []
+    for key in sorted(b.series, key=str):
+        for variant in b.variants([key]):
+            new = b.interval(key, variant)
+            old = before.interval(key, variant) if key in before.series else None
+            if not new or not old or new.low is None or old.low is None:
+                inside["no interval"] += 1
+                continue
+            good = new.low <= old.high and old.low <= new.high
+            inside[good] += 1
+            if not good:
+                kind = unit(key.metric)
+                outside.append([key.bench, key_text(key), key.metric, variant,
+                                show_interval(old, kind), show_interval(new, kind),
+                                b.on(key.clock)])
+    doc.text("This run (%s) and the one before (%s): of %d medians with an interval in both, %d "
+             "intervals overlap and %d do not; %d have no interval in one of the two." % (
+                 b.meta["date"], before.meta["date"], inside[True] + inside[False], inside[True],
+                 inside[False], inside["no interval"]))
+    if outside:
+        doc.table("Not within each other's intervals.", ["bench", "case", "metric", "variant",
+                                                         ">before", ">now", ON], outside, True)
+
+
+def drift_section(doc, b):
+    doc.head(3, "Warm-up and steady state", "steady-" + b.anchor)
+    words, changes = collections.Counter(), []
+    for key in b.series:
+        for variant in b.variants([key]):
+            series = b.series[key][variant]
+            words[stats.drift(series.in_order).word] += 1
+            if series.warm and series.values and stats.median(series.in_order) > 0 and \
+                    unit(key.metric) == "time":
+                changes.append(stats.median(list(series.warm.values())) /
+                               stats.median(series.in_order))
+    tested = words[stats.STEADY] + words[stats.DRIFTS]
+    doc.text("Of %d series of rounds, %d are long enough to be tested for a drift between their "
+             "first half and their second (rank sum, exact, 5 %%): %d drift, and %.0f would by "
+             "chance. The rounds of the warm-up are in no median%s." % (
+                 sum(words.values()), tested, words[stats.DRIFTS], tested * 0.05,
+                 "; what takes time took %s times as long in them (median of %d)" % (
+                     significant(stats.median(changes)), len(changes)) if changes else
+                 "; there are none"))
+
+
+def bench_sections(doc, b, before):
+    doc.head(2, b.name, "bench-" + b.anchor)
+    doc.text("Kernel %s, %s, %s vCPUs, debug options: %s%s; %s; %s." % (
+        b.kernel, b.accel, b.meta["vcpus"], b.meta.get("debug") or "none",
+        ", a quick run" if b.meta.get("quick") else "", b.meta["date"],
+        b.meta.get("source", "source not recorded")))
+    for text, count in sorted(b.wrong.items()):
+        doc.lack("%s%s" % (text, "" if count == 1 else " (%d rows)" % count))
+    for variant in ("stock", "series"):
+        if variant not in b.variants(list(b.series)):
+            doc.lack("nothing was measured of %s" % variant)
+    targets_section(doc, b)
+    scan_section(doc, b)
+    hold_section(doc, b)
+    latency_section(doc, b)
+    locks_section(doc, b)
+    workload_section(doc, b)
+    sync_section(doc, b)
+    model_section(doc, b)
+    drift_section(doc, b)
+    second_section(doc, b, before)
+
+
+# What the other verbs have proved.
+
+README = os.path.join(TOP, "patches", "mutants", "README.md")
+
+
+def matrices(path):
+    """The tables of make mutants: (base and arch, what it says about them, columns, rows)."""
+    try:
+        text = common.file_bytes(path).decode()
+    except OSError:
+        return []
+    found = []
+    for name, body in re.findall(r"<!-- make mutants: (\S+ \S+) -->\n(.*?)<!-- end of \1 -->", text,
+                                 re.S):
+        lines = [[c.strip() for c in line.strip().strip("|").split("|")]
+                 for line in body.split("\n") if line.startswith("|")]
+        said = [line for line in body.split("\n") if line and line[0] not in "|#"]
+        if len(lines) > 2 and all(len(line) == len(lines[0]) for line in lines):
+            found.append((name, " ".join(said), lines[0], lines[2:]))
+    return found
+
+
+def kill_section(doc, path=README):
+    doc.head(2, "Kill matrix")
+    found = matrices(path)
+    if not found:
+        doc.lack("no table in %s: run make mutants" % os.path.relpath(path, TOP))
+    for name, said, columns, rows in found:
+        doc.head(3, name, "kill-" + re.sub(r"\W+", "-", name))
+        doc.text(said)
+        names = ["bug", "what it does"] + columns[2:]
+        doc.table("%s. Seconds to detection; * is what the bug's header names; empty: it stayed "
+                  "green; -: it did not run." % name,
+                  names[:2] + [">" + c for c in names[2:]],
+                  [row[:2] + [re.sub(r"\*\*(.*?)\*\*", r"\1 *", c) for c in row[2:]]
+                   for row in rows])
+        known = set(common.mutants(name.split()[0]))
+        absent = sorted(known - {row[0] for row in rows})
+        if absent:
+            doc.lack("%s: not in the matrix: %s" % (name, " ".join(absent)))
+
+
+def explorations():
+    """What make explore has left: kernel -> (info, accelerator, vCPUs, combinations)."""
+    found = {}
+    runs = sorted(glob.glob(os.path.join(common.cache_dir("runs"), "*", "results.json")),
+                  key=os.path.getmtime, reverse=True)
+    for path in runs:
+        try:
+            with open(path) as f:
+                got = json.load(f)
+            if "explored" not in got:
+                continue
+            info, chosen = got["kernel"], [explore.saved(r) for r in got["explored"]]
+            name = (info["base"], info["arch"], info["label"])
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            continue            # half of one, or one of an older kit
+        first = found.setdefault(name, (info, accelerator_of(os.path.dirname(path)),
+                                        got.get("cpus"), {}))
+        # Offsets are those of one binary: that of the newest run.
+        if first[0].get("key") == info.get("key"):
+            for c in chosen:
+                first[3].setdefault(c.name, c)
+    return found
+
+
+def accelerator_of(where):
+    for path in glob.glob(os.path.join(where, "**", "meta.json"), recursive=True):
+        try:
+            with open(path) as f:
+                return json.load(f)["accel"]
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+    return "accelerator not recorded"
+
+
+def explorer_section(doc):
+    doc.head(2, "Explorer")
+    found = explorations()
+    if not found:
+        doc.lack("make explore has left nothing in the cache: run make explore")
+    for (base, arch, label), (info, accel, cpus, combinations) in sorted(found.items()):
+        chosen = list(combinations.values())
+        on = "%s %s %s, %s, %s vCPUs" % (base, arch, label, accel, cpus)
+        planned = {c.name for c in explore.plan([], [], [], base)}
+        doc.head(3, "%s %s %s" % (base, arch, label), "explore-%s-%s-%s" % (
+            base.replace(".", "-"), arch, label))
+        verdicts = collections.Counter(c.verdict for c in chosen)
+        doc.text("%s: %d of the %d combinations of the whole matrix were explored%s. %s. One CPU was "
+                 "held at %d instructions, or pairs of them; %d were red." % (
+                     info.get("source", on), len(planned & set(combinations)), len(planned),
+                     "".join(", and %d others" % n for n in [len(set(combinations) - planned)] if n),
+                     ", ".join("%s %d" % item for item in sorted(verdicts.items())),
+                     sum(c.held for c in chosen), sum(len(c.red) for c in chosen)))
+        rows = [[c if n == 0 else "{:,}".format(c) for n, c in enumerate(row)] +
+                ["%.0f %%" % (100 * row[2] / row[1]) if row[1] else "-", on]
+                for row in explore.covered(chosen)]
+        if rows:
+            doc.table("By function: instructions, how many were executed in any of the "
+                      "combinations, and, over all of these, at how many one was to be held, was "
+                      "held, was held and blocked the other, and was red.",
+                      [">" + c if n else c for n, c in enumerate(explore.COVERAGE)] +
+                      [">executed of all", ON], rows)
+
+
+# The verb.
+
+def find(run):
+    """The newest bench.json for each base and architecture, with the one before, if any."""
+    if run:
+        path = os.path.join(run, "bench.json") if os.path.isdir(run) else run
+        if not os.path.isfile(path):
+            die("RUN=%s: there is no bench.json" % run, "run make bench")
+        return [(Bench(path), None)]
+    paths = sorted(glob.glob(os.path.join(common.cache_dir("runs"), "*", "bench.json")),
+                   key=os.path.getmtime, reverse=True)
+    if not paths:
+        die("there is no bench.json in %s" % common.cache_dir("runs"), "run make bench first")
+    found = {}
+    for path in paths:
+        b = Bench(path)
+        mine = found.setdefault(b.name, [])
+        if not mine or (len(mine) == 1 and b.kernel == mine[0].kernel and
+                        bool(b.meta.get("quick")) == bool(mine[0].meta.get("quick"))):
+            mine.append(b)
+    return [(b[0], b[1] if len(b) > 1 else None) for _, b in sorted(found.items())]
+
+
+def build(benches, mutants=README):
+    """The document."""
+    doc = Document("splitq: what it costs, and what catches it")
+    doc.text("Written %s by make report. Each table and figure names the kernel, accelerator, vCPUs "
+             "and clock. A result under TCG is not a result on hardware; instruction counts are "
+             "not time; debug options change both." % time.strftime("%Y-%m-%d %H:%M"))
+    doc.text("A median has an exact 95 % interval (sign test; six rounds at least), a ratio is the "
+             "median of the ratios within the rounds, in which the variants ran interleaved. \"No "
+             "difference\" means that its interval includes 1: it says how large a difference could "
+             "still be. Each interval stands for itself: of twenty, one is wrong by chance.")
+    doc.table("The variants.", ["variant", "what it is"], [
+        ["stock", "the base as it is: 6.12 has a private list and a safe previous folio"],
+        ["locked", "the same list, with list_del_init() under the queue's lock"],
+        ["batch", "a folio_batch, as upstream had it in 6.19"],
+        ["series", "this series"],
+        ["nosync", "this series, without TTU_SYNC in unmap_folio()"]])
+    for b, before in benches:
+        bench_sections(doc, b, before)
+    kill_section(doc, mutants)
+    explorer_section(doc)
+    return doc
+
+
+def outputs(out):
+    """The HTML file and the text file."""
+    if not out.endswith(".html"):
+        out = os.path.join(out, "report.html")
+    where = os.path.dirname(os.path.abspath(out))
+    try:
+        os.makedirs(where, exist_ok=True)
+    except OSError as e:
+        die("OUT=%s: cannot make %s (%s)" % (out, where, e.strerror))
+    if not os.access(where, os.W_OK):
+        die("OUT=%s: cannot write to %s" % (out, where))
+    return out, out[:-len(".html")] + ".txt"
+
+
+def verb():
+    env = os.environ.get
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", default=env("RUN") or "", metavar="DIR",
+                        help="a run of make bench, or its bench.json (RUN, the newest ones)")
+    parser.add_argument("--out", default=env("OUT") or "report.html",
+                        help="the HTML file, or a directory (OUT, report.html)")
+    args = parser.parse_args()
+    benches = find(args.run)
+    page, text = outputs(args.out)
+    doc = build(benches)
+    # Whole or not at all.
+    common.write_atomically(text, doc.as_text())
+    common.write_atomically(page, doc.as_html())
+    for lack in doc.missing:
+        say("missing: %s" % lack)
+    say("written: %s and %s, %d figures, %d missing" % (
+        page, text, sum(k == "figure" for k, _ in doc.blocks), len(doc.missing)))
+    return 0
+
+
+if __name__ == "__main__":
+    common.main(verb)

@@ -17,8 +17,9 @@ LESS, MORE, SAME, FEW = "less", "more", "no difference", "too few rounds"
 STEADY, DRIFTS = "steady", "drifts"
 RESAMPLES = 400
 
-# low and high are None where there are too few rounds for an interval.
-Interval = collections.namedtuple("Interval", "middle low high n")
+# low and high are None where there are too few rounds for an interval; least and most are
+# what was seen.
+Interval = collections.namedtuple("Interval", "middle low high n least most")
 Comparison = collections.namedtuple("Comparison", "ratio low high n word")
 # needed: how many samples it takes, if there are too few of them; else None.
 Quantile = collections.namedtuple("Quantile", "value low high n needed")
@@ -56,14 +57,15 @@ def median_interval(values, confidence=CONFIDENCE):
     ordered = sorted(values)
     k = sign_rank(len(ordered), confidence)
     if not k:
-        return Interval(median(ordered), None, None, len(ordered))
-    return Interval(median(ordered), ordered[k - 1], ordered[-k], len(ordered))
+        return Interval(median(ordered), None, None, len(ordered), ordered[0], ordered[-1])
+    return Interval(median(ordered), ordered[k - 1], ordered[-k], len(ordered), ordered[0],
+                    ordered[-1])
 
 
 def exact_interval(values, confidence=CONFIDENCE):
     """The same for counted instructions: what came out the same each time is exact."""
     if len(values) > 1 and len(set(values)) == 1:
-        return Interval(values[0], values[0], values[0], len(values))
+        return Interval(values[0], values[0], values[0], len(values), values[0], values[0])
     return median_interval(values, confidence)
 
 
@@ -122,7 +124,12 @@ def samples_needed(q, confidence=CONFIDENCE):
 
 
 class Histogram:
-    """[(upper edge, count)]: a sample is at most its bucket's upper edge, and more than the one below."""
+    """[(upper edge, count)]: a sample is at most its bucket's upper edge.
+
+    Buckets without a sample need not be there. Where the lower edge of one is follows from
+    the narrowest that is seen: of those that split each power of two in equal parts, the
+    widest is, for its edge, twice as wide.
+    """
 
     def __init__(self, buckets=()):
         counts = collections.Counter()
@@ -133,6 +140,8 @@ class Histogram:
         self.edges = sorted(counts)
         self.counts = [counts[e] for e in self.edges]
         self.total = sum(self.counts)
+        width = 2 * min(((b - a) / b for a, b in zip(self.edges, self.edges[1:])), default=1)
+        self.lower = [max(a, b * (1 - width)) for a, b in zip([0] + self.edges, self.edges)]
 
     def __add__(self, other):
         return Histogram(list(self) + list(other))
@@ -142,12 +151,11 @@ class Histogram:
 
     def bucket(self, rank):
         """Lower and upper edge of where the rank-th smallest sample is; ranks begin at 1."""
-        seen, lower = 0, 0
-        for upper, count in self:
+        seen = 0
+        for lower, (upper, count) in zip(self.lower, self):
             seen += count
             if seen >= rank:
                 return lower, upper
-            lower = upper
         raise ValueError("no sample %d of %d" % (rank, self.total))
 
     def quantile(self, q, confidence=CONFIDENCE):
@@ -175,11 +183,8 @@ class Histogram:
 
     def mean(self):
         """Samples taken to be amid their buckets."""
-        lower = total = 0.0
-        for upper, count in self:
-            total += (lower + upper) / 2 * count
-            lower = upper
-        return total / self.total
+        return sum((lower + upper) / 2 * count
+                   for lower, (upper, count) in zip(self.lower, self)) / self.total
 
 
 def merged(histograms):

@@ -41,7 +41,7 @@ class Medians(unittest.TestCase):
 
     def test_too_few_rounds_have_no_interval(self):
         got = stats.median_interval([1, 2, 3, 4, 5])
-        self.assertEqual(got, (3, None, None, 5))
+        self.assertEqual(got, (3, None, None, 5, 1, 5))
         self.assertEqual(stats.paired({0: 1, 1: 2}, {0: 2, 1: 4}).word, stats.FEW)
 
     def test_interval_holds_the_median_as_often_as_it_says(self):
@@ -53,9 +53,9 @@ class Medians(unittest.TestCase):
         self.assertLess(held / 2000, 0.98)      # 96.1 % by the tables
 
     def test_instructions_that_repeat_are_exact(self):
-        self.assertEqual(stats.exact_interval([5, 5]), (5, 5, 5, 2))
-        self.assertEqual(stats.exact_interval([5]), (5, None, None, 1))
-        self.assertEqual(stats.exact_interval([5, 6]), (5.5, None, None, 2))
+        self.assertEqual(stats.exact_interval([5, 5])[:4], (5, 5, 5, 2))
+        self.assertEqual(stats.exact_interval([5])[:4], (5, None, None, 1))
+        self.assertEqual(stats.exact_interval([5, 6])[:4], (5.5, None, None, 2))
 
 
 class Comparisons(unittest.TestCase):
@@ -105,8 +105,7 @@ class Comparisons(unittest.TestCase):
 
 class Quantiles(unittest.TestCase):
     def histogram(self, values):
-        return stats.Histogram([(2**n, 0) for n in range(20)] +
-                               [(2**(int(v) - 1).bit_length(), 1) for v in values])
+        return stats.Histogram([(2**(int(v) - 1).bit_length(), 1) for v in values])
 
     def test_ranks(self):
         # By hand, n = 10: P(X < 2) = 0.0107, P(X < 3) = 0.0547 of Binomial(10, 1/2).
@@ -153,10 +152,14 @@ class Quantiles(unittest.TestCase):
     def tails(self, generator, rounds, tail):
         """99.9 % take 1000, the rest the tail: by round."""
         return {r: self.histogram([tail if generator.random() < 0.001 else 1000
-                                   for _ in range(8000)]) for r in range(rounds)}
+                                   for _ in range(7990)] + [2 * tail // 4, tail // 4] * 5)
+                for r in range(rounds)}
 
     def test_planted_tail(self):
         generator = random.Random(7)
+        # So wide are the buckets that these are apart by no more than one.
+        a, b = (self.tails(generator, 6, tail) for tail in (8000, 16000))
+        self.assertEqual(stats.paired_quantiles(a, b, 0.9999).word, stats.SAME)
         a, b = (self.tails(generator, 6, tail) for tail in (8000, 64000))
         self.assertEqual(stats.paired_quantiles(a, b, 0.5).word, stats.SAME)
         got = stats.paired_quantiles(a, b, 0.9999)
@@ -177,7 +180,7 @@ class Quantiles(unittest.TestCase):
         self.assertEqual(stats.paired_quantiles(a, b, 0.999).word, stats.FEW)
 
     def test_mean(self):
-        self.assertEqual(stats.Histogram([(10, 1), (20, 0), (30, 1)]).mean(), 15)
+        self.assertEqual(stats.Histogram([(16, 1), (32, 1)]).mean(), 16)
 
 
 class Drifts(unittest.TestCase):
@@ -277,19 +280,6 @@ class Model(unittest.TestCase):
     def test_holds_keep_their_mean(self):
         h = stats.Histogram([(10, 9990), (1000, 0), (1010, 10)])
         self.near(queueing.mean(queueing.holds_of(h)), h.mean(), 1e-9)
-
-    def test_think_time_is_found_again(self):
-        unmap, scan = queueing.Class(1, 700.0, [30.0]), queueing.Class(1, 900.0, [400.0])
-        measured = queueing.on_cpus(unmap, scan, 2)
-        found = queueing.fit_think(unmap._replace(think=0.0), scan, 2, measured)
-        self.near(found, 700, 0.01)
-        self.assertIsNone(queueing.fit_think(unmap, scan, 2, 20))
-
-    def test_more_tasks_than_cpus(self):
-        unmap, scan = queueing.Class(8, 1000.0, [1.0]), queueing.Class(1, 1000.0, [1.0])
-        # Hardly any lock: eight tasks and a scanner share two CPUs, 2/9 of one each.
-        self.near(queueing.on_cpus(unmap, scan, 2), 1001 * 9 / 2, 0.03)
-        self.near(queueing.on_cpus(unmap, scan, 16), 1001, 0.03)
 
     def test_nonsense(self):
         for c in (queueing.Class(1, -1.0, [1.0]), queueing.Class(1, 0.0, [0.0]),
