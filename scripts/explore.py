@@ -481,28 +481,28 @@ def say_limits(built):
         say(judge.limits_of(built.kernel.arch))
 
 
-def coverage(explored):
-    """By victim function: how much of it was executed, tried, held."""
+COVERAGE = ("function", "instructions", "executed", "tried", "held", "blocked", "red")
+
+
+def covered(explored):
+    """By victim function: how much of it was executed, tried, held; as COVERAGE has it."""
     rows = {}
     for c in explored:
         if c.victim2 or not c.executed:
             continue
-        row = rows.setdefault(c.victim, {"insns": 0, "executed": set(), "tried": 0, "held": 0,
-                                         "blocked": 0, "red": 0})
-        row["insns"] = c.instructions
-        row["executed"] |= set(c.executed)
-        row["tried"] += len(c.executed)
-        row["held"] += len(c.points)
-        row["blocked"] += c.count("blocked")
-        row["red"] += len(c.red)
-    if not rows:
-        return
-    say("%-34s %12s %9s %7s %7s %8s %5s" % ("function", "instructions", "executed", "tried",
-                                            "held", "blocked", "red"))
-    for name, row in rows.items():
-        say("%-34s %12d %9d %7d %7d %8d %5d" % (name, row["insns"], len(row["executed"]),
-                                                row["tried"], row["held"], row["blocked"],
-                                                row["red"]))
+        row = rows.setdefault(c.victim, [c.victim, 0, set(), 0, 0, 0, 0])
+        row[1] = c.instructions
+        row[2] |= set(c.executed)
+        for n, more in enumerate((len(c.executed), len(c.points), c.count("blocked"),
+                                  len(c.red)), 3):
+            row[n] += more
+    return [row[:2] + [len(row[2])] + row[3:] for row in rows.values()]
+
+
+def coverage(explored):
+    rows = covered(explored)
+    for row in [COVERAGE] * bool(rows) + rows:
+        say("%-34s %12s %9s %7s %7s %8s %5s" % tuple(row))
 
 
 def write_points(explored, built, where):
@@ -526,6 +526,17 @@ def save(explored, built, where, args):
             {"name": c.name, "verdict": c.verdict, "note": c.note, "points": c.points,
              "instructions": c.instructions, "executed": c.executed, "total": c.total,
              "tried": c.tried, "seconds": round(c.seconds, 1)} for c in explored]}, indent=1))
+
+
+def saved(row):
+    """A combination as save() has written it."""
+    words = row["name"].split("/")
+    c = Combination(*words[:2], *words[-2:], words[2] if len(words) == 5 else None)
+    c.points = [(tuple(at) if isinstance(at, list) else at, outcome, detail)
+                for at, outcome, detail in row["points"]]
+    c.note, c.instructions, c.executed = row["note"], row["instructions"], row["executed"]
+    c.tried, c.seconds = row["tried"], row["seconds"]
+    return c
 
 
 def explore(args, chosen, clock=None, seconds=None, planted=None):
