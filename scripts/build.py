@@ -48,7 +48,9 @@ def kernel_key(kernel, source):
     # Only what they change: a header is prose, and there is one kernel for all of them.
     mutants = [common.file_bytes(f).partition(b"\n---\n")[2] for f in kernel.mutant_patches]
     if kernel.combined:
-        mutants.append(common.file_bytes(os.path.join(TOP, "scripts/combine.py")))
+        import combine
+        mutants += [common.file_bytes(f) for f in [os.path.join(TOP, "scripts/combine.py")] +
+                    (sorted(combine.BENCH_FILES) if kernel.bench else [])]
     return common.digest(source.ident, config_key(kernel), kernel.nr_patches,
                          *[common.file_bytes(f) for f in kernel.patches], *tests, *mutants)[:16]
 

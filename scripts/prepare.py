@@ -256,7 +256,8 @@ def stage_all(kernel, source, stage):
     names = stage_patches(source, kernel.patches, stage)
     if kernel.combined:
         import combine
-        names |= combine.Combined(source, stage, kernel.mutant_patches).write(source, stage)
+        names |= combine.Combined(source, stage, kernel.mutant_patches,
+                                  kernel.bench).write(source, stage)
     return names | stage_tests(source, stage, kernel.base if kernel.has_kunit else None) | \
         wire_tests(source, stage)
 
