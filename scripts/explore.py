@@ -115,6 +115,7 @@ class Combination:
         self.instructions = 0
         self.tried = self.passed = self.blocked = 0
         self.between = WHOLE            # of the function's offsets, those that are asked for
+        self.patience = None            # ms: who is not through by then is blocked
         self.pairs = {}                 # offset -> with how many of the operation's
         self.note = None
         self.seconds = 0.0
@@ -209,6 +210,8 @@ def explorer_command(c, first, at=None, seconds=None, planted=None):
         words += ["-r", "0x%x-0x%x" % c.between]
     if planted:
         words += ["-p", planted]
+    if c.patience:
+        words += ["-m", str(c.patience)]
     if c.victim2:
         words += ["-2", c.victim2, "-s", str(int(seconds or PAIR_SECONDS))]
     if at:

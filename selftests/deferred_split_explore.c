@@ -80,6 +80,7 @@
 
 #define BLOCK_MS	20	/* at least: then whoever is not through is blocked */
 #define BLOCK_MS_MAX	100
+#define PATIENCE_MS_MAX	3000	/* the module holds for 10 s at most, a pair for 3 times that */
 #define STAGE_MS	3000	/* for safety: a stage ends when the victim is held */
 #define STUCK_MS	100	/* a victim that is not there by then waits for the stage */
 #define POINTS_MAX	DS_POINTS_MAX
@@ -102,7 +103,7 @@ struct explorer {
 	double op_ms;			/* the shortest that the operation took */
 	const char *stage;		/* where the operation must be first, or NULL */
 	int kmsg;
-	int points, ok, blocked, red, missed, both, pages;
+	int points, ok, blocked, red, missed, both, pages, patience_ms;
 };
 
 /* One folio, from its birth to its end. */
@@ -254,6 +255,8 @@ static int block_ms(struct explorer *x)
 {
 	int ms = x->op_ms * 4;
 
+	if (x->patience_ms)
+		return x->patience_ms;
 	return ms < BLOCK_MS ? BLOCK_MS : ms > BLOCK_MS_MAX ? BLOCK_MS_MAX : ms;
 }
 
@@ -800,8 +803,9 @@ static void print_usage(void)
 {
 	size_t i;
 
-	printf("arguments: [-p WORD] [-a OFF] [-r OFF-OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]]\n"
+	printf("arguments: [-m MS] [-p WORD] [-a OFF] [-r OFF-OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]]\n"
 	       "	VICTIM SYMBOL OP STATE [FIRST]\n"
+	       "-m: who is not through in that time is blocked, for a slow machine\n"
 	       "STATE: queued|underused|partial [+root] [+pinned] [+locked] [+SIZEk]\nVICTIM, OP:");
 	for (i = 0; i < ds_nr_actions; i++)
 		printf(" %s", ds_actions[i].name);
@@ -850,7 +854,7 @@ int main(int argc, char **argv)
 	const char *why;
 	FILE *f;
 
-	while ((c = getopt(argc, argv, "ha:b:r:2:s:p:")) != -1) {
+	while ((c = getopt(argc, argv, "ha:b:r:2:s:p:m:")) != -1) {
 		switch (c) {
 		case 'a':
 			offset = strtol(optarg, NULL, 0);
@@ -870,6 +874,11 @@ int main(int argc, char **argv)
 			break;
 		case 'p':
 			x.plant = optarg;
+			break;
+		case 'm':
+			x.patience_ms = atoi(optarg);
+			if (x.patience_ms < BLOCK_MS || x.patience_ms > PATIENCE_MS_MAX)
+				return bad_usage();
 			break;
 		case 'h':
 			print_usage();
