@@ -483,13 +483,13 @@ def freed_folios_are_written_to():
     import explore
     v, a, v2, o, s = next(p for p in explore.PAIRS if p[0] == "folios_put_refs")
     bad = []
-    for label, seconds in (("0", 150), ("1", 30)):
+    for label, seconds in (("0", 300), ("1", 30)):
         args = explorer_arguments(series=label)
         c = explore.Combination(v, a, o, s, v2)
         c.between = calls(build.Built(common.Kernel(args)), v, "folio_unqueue_deferred_split")
         if not c.between:
             return ["%s does not call folio_unqueue_deferred_split()" % v]
-        built, _ = explore.explore(args, [c], seconds=seconds)
+        built, _ = explore.explore(args, [c], seconds=seconds, first_red=("WRITTEN",))
         explore.show([c], built)
         found = {p[1] for p in c.red}
         if label == "0" and "WRITTEN" not in found:
@@ -504,10 +504,11 @@ def two_preemptions_work():
     import explore
     v, a, v2, o, s = explore.PAIRS[0]
     stock = explore.Combination(v, a, o, s, v2)
-    built, _ = explore.explore(explorer_arguments(series="0"), [stock], seconds=30)
+    wanted = ("LOST", "CORRUPT")
+    built, _ = explore.explore(explorer_arguments(series="0"), [stock], seconds=240,
+                               first_red=wanted)
     explore.show([stock], built)
-    missing = {"LOST", "CORRUPT"} - {p[1] for p in stock.red}
-    if missing == {"LOST", "CORRUPT"}:
+    if not explore.is_enough(stock, None, wanted):
         return ["stock: neither LOST nor CORRUPT is found"]
     chosen = [explore.Combination(v, a, o, s, v2) for v, a, v2, o, s in explore.PAIRS[:1]]
     built, _ = explore.explore(explorer_arguments(), chosen, seconds=15)

@@ -228,9 +228,11 @@ class Enough(Exception):
     """There is something red, and no more was asked for."""
 
 
-def is_enough(c, planted, first_red=False):
-    """A planted fault is in every point: the first shows it."""
-    return (planted or first_red) and c.red
+def is_enough(c, planted, first_red=()):
+    """A planted fault is in every point: the first shows it. True: anything red will do,
+    a list of words: one of these.
+    """
+    return any(planted or first_red is True or p[1] in first_red for p in c.red)
 
 
 class Reader:
@@ -306,7 +308,7 @@ class Reader:
         return next((o for o in self.c.executed if o >= self.next), self.next)
 
 
-def explore_one(sessions, c, at=None, seconds=None, planted=None, first_red=False):
+def explore_one(sessions, c, at=None, seconds=None, planted=None, first_red=()):
     """Explore one combination, in as many guests as it takes; or to its first red point."""
     first, start = 0, time.monotonic()
     for _ in range(GUESTS):
@@ -318,7 +320,7 @@ def explore_one(sessions, c, at=None, seconds=None, planted=None, first_red=Fals
         def on_line(line):
             reader(line)
             # What is wrong with a word of the kernel's gets that below.
-            if first_red and c.red and not line.startswith("window "):
+            if is_enough(c, None, first_red) and not line.startswith("window "):
                 raise Enough
 
         try:
@@ -542,8 +544,10 @@ def saved(row):
     return c
 
 
-def explore(args, chosen, clock=None, seconds=None, planted=None):
-    """Explore the chosen combinations on one kernel; returns (built, directory)."""
+def explore(args, chosen, clock=None, seconds=None, planted=None, first_red=()):
+    """Explore the chosen combinations on one kernel, or each to its first red point, see
+    is_enough(); returns (built, directory).
+    """
     clock = clock or common.Clock()
     boot.check_size(args)
     args.smp = max(args.smp, CPUS)
@@ -563,7 +567,7 @@ def explore(args, chosen, clock=None, seconds=None, planted=None):
             if c.v1 and not v1:
                 sessions.drop()
             v1 = c.v1
-            explore_one(sessions, c, seconds=seconds, planted=planted)
+            explore_one(sessions, c, seconds=seconds, planted=planted, first_red=first_red)
         guests, why_not = sessions.started, sessions.why_not
     if sys.stdout.isatty():
         sys.stdout.write("\r\033[K")
