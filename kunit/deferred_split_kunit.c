@@ -959,7 +959,7 @@ static void each_memcg_has_its_own_queue(struct kunit *test)
 }
 
 #ifdef SPLIT_QUEUE_FOR_EACH_NODE
-static void a_memcg_has_a_queue_for_each_node(struct kunit *test)
+static void a_memcg_has_a_queue_on_each_node(struct kunit *test)
 {
 	struct ds_place here = owners_place(test, CHILD_MEMCG), there;
 	int nid = next_node_in(here.nid, node_states[N_MEMORY]);
@@ -3204,7 +3204,7 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_folio_that_is_not_huge_is_no_thp_event),
 	KUNIT_CASE(each_memcg_has_its_own_queue),
 #ifdef SPLIT_QUEUE_FOR_EACH_NODE
-	KUNIT_CASE(a_memcg_has_a_queue_for_each_node),
+	KUNIT_CASE(a_memcg_has_a_queue_on_each_node),
 #endif
 	KUNIT_CASE(a_folio_without_memcg_is_on_the_queue_of_its_node),
 	KUNIT_CASE_PARAM(a_queued_folio_is_freed_in_any_context, context_gen_params),
