@@ -247,6 +247,15 @@ def build_kernel(kernel, source, clock=None):
     return final, info
 
 
+def put_in_place(tmp, final):
+    """What was made under another name is there as a whole. Another run may have been quicker."""
+    try:
+        os.rename(tmp, final)
+    except OSError:
+        if not os.path.isdir(final):
+            raise
+
+
 def build_module(kernel, kernel_dir):
     """splitq.ko for a built kernel; returns its path."""
     where = os.path.join(TOP, "kmod")
@@ -273,7 +282,7 @@ def build_module(kernel, kernel_dir):
             for f in glob.glob(os.path.join(tmp, "*")) + glob.glob(os.path.join(tmp, ".*")):
                 if os.path.isfile(f) and not f.endswith("splitq.ko"):
                     os.unlink(f)
-            os.rename(tmp, final)
+            put_in_place(tmp, final)
         finally:
             shutil.rmtree(tmp, ignore_errors=True)
     return os.path.join(final, "splitq.ko")
@@ -298,7 +307,7 @@ def build_selftests(kernel, source):
                        if re.search(r"error|warning", line, re.I)]
                 die("the kselftests do not build cleanly: %s" % (bad[0] if bad else "see make"),
                     " ".join(make + ["OUTPUT=/tmp/selftests"]))
-            os.rename(tmp, final)
+            put_in_place(tmp, final)
         finally:
             shutil.rmtree(tmp, ignore_errors=True)
     return final

@@ -26,7 +26,7 @@
 #include "deferred_split_util.h"
 
 #define SIZE	(64UL << 10)
-#define NR	40			/* more than the scan takes at a time */
+#define NR	40			/* more than a scan takes at a time */
 #define TRIES	200			/* 10 ms each */
 
 static const struct ds_memcg root = { .dir = "/sys/fs/cgroup/" };
@@ -54,6 +54,13 @@ static void end(struct ds_memcg *memcg)
 	ds_memcg_enter(&root);
 	ds_memcg_remove(memcg);
 	ds_knobs_restore();
+}
+
+/* It is there: from now on khugepaged leaves it alone. */
+static void keep_as_it_is(char *folio, size_t size)
+{
+	madvise(folio, size, MADV_NOHUGEPAGE);
+	ds_drain();
 }
 
 static void unmap_last_page(char *folio, size_t size)
@@ -91,6 +98,7 @@ static void let_go(int *pipefd)
 FIXTURE(queue) {
 	struct ds_memcg memcg;
 	char *map, *folios;
+	size_t map_size;
 	long marked;
 	int nid;
 };
@@ -118,10 +126,13 @@ FIXTURE_SETUP(queue)
 		why = ds_set_size_enabled(SIZE);
 	if (why)
 		SKIP(return, "%s", why);
-	self->map = mmap(NULL, (NR + 1) * SIZE, PROT_READ | PROT_WRITE,
+	self->map_size = 2 * NR * SIZE + 2 * ds_thp_size();
+	self->map = mmap(NULL, self->map_size, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	ASSERT_NE(MAP_FAILED, self->map);
-	self->folios = (char *)(((uintptr_t)self->map + SIZE - 1) & ~(SIZE - 1));
+	/* Half of them on either side of where a THP would begin: none fits in. */
+	self->folios = (char *)(((uintptr_t)self->map + NR * SIZE / 2 + ds_thp_size() - 1) &
+				~(ds_thp_size() - 1)) - NR * SIZE / 2;
 	madvise(self->folios, NR * SIZE, MADV_HUGEPAGE);
 	for (i = 0; i < NR; i++)
 		folio_of(self->folios, i)[0] = 1;
@@ -130,7 +141,7 @@ FIXTURE_SETUP(queue)
 		if (!ds_is_thp(folio_of(self->folios, i)) ||
 		    ds_node_of(0, folio_of(self->folios, i)) != self->nid)
 			SKIP(return, "no folios of that size on one node");
-	ds_drain();
+	keep_as_it_is(self->folios, NR * SIZE);
 	self->marked = ds_size_stat(SIZE, "nr_anon_partially_mapped");
 	ASSERT_GE(self->marked, 0);
 	ASSERT_EQ(0, ds_count(&self->memcg));
@@ -139,7 +150,7 @@ FIXTURE_SETUP(queue)
 FIXTURE_TEARDOWN(queue)
 {
 	if (self->map && self->map != MAP_FAILED)
-		munmap(self->map, (NR + 1) * SIZE);
+		munmap(self->map, self->map_size);
 	end(&self->memcg);
 }
 
@@ -204,7 +215,7 @@ TEST_F(queue, what_is_freed_is_not_queued)
 		unmap_last_page(folio_of(self->folios, i), SIZE);
 	/* Some have been in the hands of a scan before. */
 	ds_scan(&self->memcg, self->nid, 3);
-	munmap(self->map, (NR + 1) * SIZE);
+	munmap(self->map, self->map_size);
 	self->map = NULL;
 	EXPECT_EQ(0, ds_count(&self->memcg)) TH_LOG("LEAK: all are freed, and some are queued");
 	EXPECT_EQ(self->marked, ds_size_stat(SIZE, "nr_anon_partially_mapped"))
@@ -238,11 +249,11 @@ FIXTURE_SETUP(thp)
 		SKIP(return, "%s", why);
 	self->thp = ds_map_thp();
 	ASSERT_NE(NULL, self->thp) TH_LOG("no THP to be had");
+	keep_as_it_is(self->thp, ds_thp_size());
 	if (!variant->underused)
 		unmap_last_page(self->thp, ds_thp_size());
 	else if (ds_count(&self->memcg) < 1)
 		SKIP(return, "THPs are not queued at fault here");
-	ds_drain();
 	EXPECT_GE(ds_count(&self->memcg), 1) TH_LOG("LOST: it is not queued");
 }
 
@@ -348,9 +359,9 @@ TEST_F(thp, is_split_when_the_memcg_of_another_node_is_gone)
 	ds_pin_to_cpu(sysconf(_SC_NPROCESSORS_ONLN) - 1);
 	self->thp = ds_map_thp();
 	ASSERT_NE(NULL, self->thp) TH_LOG("no THP to be had");
+	keep_as_it_is(self->thp, ds_thp_size());
 	if (!variant->underused)
 		unmap_last_page(self->thp, ds_thp_size());
-	ds_drain();
 	if (ds_node_of(0, self->thp) == 0)
 		SKIP(return, "it is not on another node");
 	split_without_memcg(_metadata, &self->memcg, self->thp);
@@ -376,9 +387,11 @@ TEST_F(thp, is_split_where_the_huge_zeropage_was)
 	if (!variant->underused)
 		SKIP(return, "it is about underused ones");
 	madvise(self->thp, size, MADV_DONTNEED);
+	madvise(self->thp, size, MADV_HUGEPAGE);
 	/* Read it, and write it. */
 	seen = __atomic_load_n(self->thp, __ATOMIC_RELAXED);
 	__atomic_store_n(self->thp, seen + 1, __ATOMIC_RELAXED);
+	keep_as_it_is(self->thp, size);
 	if (!ds_is_thp(self->thp))
 		SKIP(return, "a write to the huge zeropage does not make a THP here");
 	EXPECT_GE(ds_count(&self->memcg), 1) TH_LOG("LOST: it is not queued");

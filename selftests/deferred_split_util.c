@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -803,13 +804,32 @@ int ds_nr_nodes(void)
 	return access("/sys/devices/system/node/node1", F_OK) ? 1 : 2;
 }
 
+/*
+ * The compiler may call it deferred_split_isolate.constprop.0. A kernel with all mutants
+ * in it has the functions of B48 as deferred_split_isolate__B48, and says +B48 behind its
+ * release if that is the one that runs.
+ */
+static bool is_function(const char *symbol, const char *name, const char *release)
+{
+	const char *mutant = strrchr(release, '+'), *rest;
+	size_t len = strlen(name);
+
+	if (strncmp(symbol, name, len) || strstr(symbol, ".cold"))
+		return false;
+	rest = symbol + len;
+	return !rest[0] || rest[0] == '.' ||
+	       (mutant && !strncmp(rest, "__", 2) && !strcmp(rest + 2, mutant + 1));
+}
+
 int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int max)
 {
 	char line[512], name[256], type;
 	unsigned long addr, start = 0;
+	struct utsname kernel = { };
 	FILE *f = fopen("/proc/kallsyms", "re");
 	int n = 0, k;
 
+	uname(&kernel);
 	while (f && fgets(line, sizeof(line), f)) {
 		char *end;
 
@@ -826,11 +846,7 @@ int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int ma
 		if (!names[k] || n == max || !addr || sscanf(end, " %c %255s", &type, name) != 2)
 			continue;
 		for (k = 0; names[k]; k++) {
-			size_t len = strlen(names[k]);
-
-			/* The compiler may call it deferred_split_isolate.constprop.0 */
-			if (strncmp(name, names[k], len) || (name[len] && name[len] != '.') ||
-			    strstr(name, ".cold"))
+			if (!is_function(name, names[k], kernel.release))
 				continue;
 			snprintf(symbols[n].name, sizeof(symbols[n].name), "%.127s", name);
 			symbols[n++].size = 0;

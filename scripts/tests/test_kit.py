@@ -1301,6 +1301,20 @@ class Combine(Sandbox):
             self.source(), stage, [self.patch("B1-a.patch", "n < 0", "n < 1")]))
 
 
+class PutInPlace(Sandbox):
+    def test_another_run_may_have_been_quicker(self):
+        import build
+        tmp, final = (os.path.join(self.dir, name) for name in ("tmp", "final"))
+        for where in (tmp, final):
+            os.mkdir(where)
+        with open(os.path.join(final, "file"), "w"):
+            pass
+        build.put_in_place(tmp, final)
+        self.assertTrue(os.path.exists(os.path.join(final, "file")))
+        with self.assertRaises(OSError):
+            build.put_in_place(os.path.join(self.dir, "nowhere"), os.path.join(self.dir, "x"))
+
+
 class Mutants(Sandbox):
     HEADER = "Subject: mm/thp: mutant X1: a bug\n\nhistory\n%s---\ndiff\n"
 
