@@ -257,16 +257,24 @@ static void slot_path(unsigned int slot, char *path, size_t size)
 
 static bool slots_create(void)
 {
+	unsigned int slot;
 	char path[256];
 
-	ds_write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
+	ds_memcg_enable();
 	snprintf(base_dir, sizeof(base_dir), CGROUP_DIR "deferred_split_torture.%d", getpid());
 	snprintf(path, sizeof(path), "%s/cgroup.subtree_control", base_dir);
 	if (mkdir(base_dir, 0755) || ds_write_file(path, "+memory"))
 		return false;
+	/* If we cannot do it ourselves. */
+	ds_rmdir_later(base_dir);
 	snprintf(path, sizeof(path), "%s/nested", base_dir);
 	if (mkdir(path, 0755))
 		return false;
+	ds_rmdir_later(path);
+	for (slot = 0; slot < NR_SLOTS; slot++) {
+		slot_path(slot, path, sizeof(path));
+		ds_rmdir_later(path);
+	}
 	snprintf(path, sizeof(path), "%s/nested/cgroup.subtree_control", base_dir);
 	return !ds_write_file(path, "+memory");
 }
@@ -1148,7 +1156,6 @@ static struct {
 } orders[MAX_ORDERS];
 
 static unsigned int nr_orders;
-static char knobs_old[MAX_ORDERS][32];
 
 static long order_stat(unsigned int i, const char *name)
 {
@@ -1190,38 +1197,16 @@ static void orders_find(void)
 		closedir(dir);
 }
 
-static void order_knob(unsigned int i, const char *value, char *old, size_t size)
-{
-	char path[256], buf[128], *p;
-
-	snprintf(path, sizeof(path), THP_DIR "%.39s/enabled", orders[i].name);
-	if (old && get(path, buf, sizeof(buf)) > 0) {
-		p = strchr(buf, '[');
-		if (p) {
-			snprintf(old, size, "%s", p + 1);
-			old[strcspn(old, "]")] = '\0';
-		}
-	}
-	ds_write_file(path, value);
-}
-
-static void orders_restore(void)
-{
-	unsigned int i;
-
-	for (i = 0; i < nr_orders; i++)
-		if (knobs_old[i][0])
-			order_knob(i, knobs_old[i], NULL, 0);
-}
-
 /* Every size that the kernel has, at fault with madvise(). */
 static void orders_enable(void)
 {
+	char path[256];
 	unsigned int i;
 
-	atexit(orders_restore);
-	for (i = 0; i < nr_orders; i++)
-		order_knob(i, "madvise", knobs_old[i], sizeof(knobs_old[i]));
+	for (i = 0; i < nr_orders; i++) {
+		snprintf(path, sizeof(path), THP_DIR "%.39s/enabled", orders[i].name);
+		ds_knob_set(path, "madvise");
+	}
 }
 
 static unsigned long taint(void)

@@ -493,13 +493,31 @@ long ds_vmstat(const char *name)
 	return value;
 }
 
+void ds_memcg_enable(void)
+{
+	static const char path[] = CGROUP_DIR "cgroup.subtree_control";
+	char controllers[256], *word, *save;
+	struct undo *u;
+
+	if (read_file(path, controllers, sizeof(controllers)) < 0)
+		return;
+	for (word = strtok_r(controllers, " \n", &save); word; word = strtok_r(NULL, " \n", &save))
+		if (!strcmp(word, "memory"))
+			return;
+	/* Done after the memcgs, which come later, are removed. */
+	u = undo_add(UNDO_WRITE, path, "-memory");
+	if (u)
+		u->knob = true;
+	ds_write_file(path, "+memory");
+}
+
 void ds_memcg_create(struct ds_memcg *memcg)
 {
 	static int number;
 	struct stat st;
 
 	memcg->v1 = false;
-	ds_write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
+	ds_memcg_enable();
 	/* Not a name twice: what was removed may have its folios still. */
 	snprintf(memcg->dir, sizeof(memcg->dir), CGROUP_DIR "deferred_split.%d.%d/", getpid(),
 		 number++);
@@ -516,6 +534,11 @@ void ds_memcg_create(struct ds_memcg *memcg)
 	}
 	memcg->dir[0] = '\0';
 	memcg->ino = !stat(CGROUP_DIR, &st) && st.st_ino ? st.st_ino : 1;
+}
+
+void ds_rmdir_later(const char *dir)
+{
+	undo_add(UNDO_RMDIR, dir, "");
 }
 
 bool ds_memcg_enter(const struct ds_memcg *memcg)

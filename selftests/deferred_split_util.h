@@ -80,8 +80,13 @@ struct ds_memcg {
 };
 
 void ds_memcg_create(struct ds_memcg *memcg);
+/* Memcgs below the root memcg; put back as the knobs, after ds_knobs_set(). */
+void ds_memcg_enable(void);
 bool ds_memcg_enter(const struct ds_memcg *memcg);
 void ds_memcg_remove(struct ds_memcg *memcg);
+
+/* A directory that the guard removes, last named first, if it is there in the end. */
+void ds_rmdir_later(const char *dir);
 
 /* The root memcg instead. */
 void ds_memcg_root(struct ds_memcg *memcg);
@@ -117,8 +122,8 @@ long ds_count_node(const struct ds_memcg *memcg, int nid);
 
 /**
  * ds_map_thp - map and fault in one THP
- * @map: where the mapping of twice the size starts, for munmap()
  *
+ * Nothing else is mapped by that: ds_thp_size() bytes are to be unmapped.
  * Return: the address of the THP, NULL if no THP was to be had.
  */
 char *ds_map_thp(void);
