@@ -26,7 +26,7 @@ import run
 from common import die, say
 
 RECIPE = 1          # part of the key: change it when they are built differently
-SECONDS = 240       # for each
+SECONDS = 600       # for each
 LOOK_SECONDS = 40   # to stop it, and to look what it has left
 PROGRAMS = ("split_huge_page_test", "transhuge-stress", "khugepaged", "folio_split_race_test")
 # The bugs that are live on the stock kernel of each base, and how each would show.

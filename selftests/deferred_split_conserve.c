@@ -176,12 +176,8 @@ FIXTURE(conserve) {
 
 FIXTURE_SETUP(conserve)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(2);
 
-	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		why = "needs two CPUs";
-	if (!why)
-		why = ds_knobs_set();
 	if (why)
 		SKIP(return, "%s", why);
 	self->work = mmap(NULL, sizeof(*self->work), PROT_READ | PROT_WRITE,

@@ -848,7 +848,6 @@ int main(int argc, char **argv)
 	struct explorer x = { 0 };
 	int seconds = 60, c;
 	const char *why;
-	FILE *f;
 
 	while ((c = getopt(argc, argv, "ha:b:r:2:s:p:")) != -1) {
 		switch (c) {
@@ -959,17 +958,10 @@ int main(int argc, char **argv)
 	}
 
 	/* What nobody looked at: all that is marked in memory. */
-	f = fopen(DS_SPLITQ "audit_marked", "re");
-	if (f) {
-		char line[256] = "";
-
-		while (fgets(line, sizeof(line), f))
-			;
-		fclose(f);
-		if (strncmp(line, "audit ok", 8)) {
-			printf("AUDIT of all memory: %s", line);
-			x.red++;
-		}
+	why = ds_have_audit() ? ds_audit_marked_complaint() : NULL;
+	if (why) {
+		printf("AUDIT of all memory: %s", why);
+		x.red++;
 	}
 	ds_actor_stop(&x.owner);
 	ds_memcg_remove(&x.subject.memcg);

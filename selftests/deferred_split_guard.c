@@ -87,7 +87,7 @@ TEST(a_crashed_test_is_put_back)
 		crash(told);
 	ASSERT_EQ(pid, waitpid(pid, &status, 0));
 	ASSERT_TRUE(WIFSIGNALED(status));
-	ASSERT_EQ(NULL, told->why) TH_LOG("cannot set %s", told->why);
+	ASSERT_EQ(NULL, told->why) TH_LOG("%s", told->why);
 	EXPECT_NE(before, told->knob);
 	for (end = ds_now() + 5; ds_now() < end; usleep(10000))
 		if (knob() == before && (!told->dir[0] || access(told->dir, F_OK)) &&

@@ -141,16 +141,11 @@ FIXTURE(pressure) {
 
 FIXTURE_SETUP(pressure)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(2);
 	int i;
 
-	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		why = "needs two CPUs";
 	if (why)
 		SKIP(return, "%s", why);
-	why = ds_knobs_set();
-	if (why)
-		SKIP(return, "cannot set %s", why);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 		      -1, 0);
 	ASSERT_NE(MAP_FAILED, shared);

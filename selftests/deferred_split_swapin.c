@@ -172,14 +172,10 @@ FIXTURE(swapin) {
 
 FIXTURE_SETUP(swapin)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(2);
 
-	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		why = "needs two CPUs";
 	if (!why && access("/proc/kpagecount", R_OK))
 		why = "no /proc/kpagecount: CONFIG_PROC_PAGE_MONITOR";
-	if (!why)
-		why = ds_knobs_set();
 	if (!why)
 		why = ds_swap_create(SWAP_SIZE);
 	if (why)

@@ -1707,10 +1707,8 @@ static void print_result(double seconds, long splits, long deferred)
 
 static const char *setup(void)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(1);
 
-	if (!why)
-		why = ds_knobs_set();
 	if (why)
 		return why;
 	thp_size = ds_thp_size();

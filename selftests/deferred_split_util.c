@@ -147,7 +147,7 @@ const char *ds_unusable(void)
 	if (access(SHRINKER_DIR, F_OK))
 		return "no " SHRINKER_DIR ": CONFIG_SHRINKER_DEBUG, and debugfs mounted?";
 	if (!shrinker_dir())
-		return "no deferred split shrinker";
+		return "no deferred split shrinker: THPs off, or less than 512 MiB of memory?";
 	if (ds_thp_stat("nr_anon_partially_mapped") < 0)
 		return "no nr_anon_partially_mapped: kernel before 6.12?";
 	return NULL;
@@ -248,17 +248,17 @@ static const char *guard_start(void)
 		return NULL;
 	test = syscall(SYS_pidfd_open, getpid(), 0);
 	if (test < 0)
-		return "a guard: no pidfd_open()?";
+		return "no guard of the knobs: no pidfd_open()?";
 	while (is_guarded()) {
 		if (ds_now() > end)
-			return "knobs: another test of this kind is running";
+			return "another test of this kind is running";
 		usleep(10000);
 	}
 	undos = mmap(NULL, NR_UNDOS * sizeof(*undos), PROT_READ | PROT_WRITE,
 		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (undos == MAP_FAILED) {
 		undos = NULL;
-		return "a guard: no memory";
+		return "no guard of the knobs: no memory";
 	}
 	fflush(stdout);
 	pid = fork();
@@ -272,7 +272,7 @@ static const char *guard_start(void)
 	if (pid > 0)
 		waitpid(pid, NULL, 0);
 	close(test);
-	return pid > 0 ? NULL : "a guard: no process";
+	return pid > 0 ? NULL : "no guard of the knobs: no process";
 }
 
 static struct undo *undo_find(int what, const char *path)
@@ -312,24 +312,35 @@ static void undo_forget(int what, const char *path)
 		u->what = UNDO_NONE;
 }
 
+static const char *cannot_set(const char *path, const char *value, int err)
+{
+	static char why[320];
+
+	snprintf(why, sizeof(why), "cannot set %.200s to %.32s: %s", path, value, strerror(err));
+	return why;
+}
+
 const char *ds_knob_set(const char *path, const char *value)
 {
 	struct undo *u = undo_find(UNDO_WRITE, path);
 	char buf[64], *old;
+	int err;
 
-	if (u)
-		return ds_write_file(path, value) ? path : NULL;
-	if (read_file(path, buf, sizeof(buf)) <= 0)
-		return path;
-	/* "always [madvise] never", or just the value */
-	old = strchr(buf, '[');
-	old = old ? old + 1 : buf;
-	old[strcspn(old, "]\n")] = '\0';
-	u = undo_add(UNDO_WRITE, path, old);
-	if (!u)
-		return path;
-	u->knob = true;
-	return ds_write_file(path, value) ? path : NULL;
+	if (!u) {
+		err = read_file(path, buf, sizeof(buf));
+		if (err < 0)
+			return cannot_set(path, value, -err);
+		/* "always [madvise] never", or just the value */
+		old = strchr(buf, '[');
+		old = old ? old + 1 : buf;
+		old[strcspn(old, "]\n")] = '\0';
+		u = undo_add(UNDO_WRITE, path, old);
+		if (!u)
+			return cannot_set(path, value, ENOSPC);
+		u->knob = true;
+	}
+	err = ds_write_file(path, value);
+	return err ? cannot_set(path, value, -err) : NULL;
 }
 
 const char *ds_knobs_set(void)
@@ -344,6 +355,15 @@ const char *ds_knobs_set(void)
 	why = why ?: ds_knob_set(THP_DIR "defrag", "madvise");
 	why = why ?: ds_knob_set(THP_DIR "shrink_underused", "1");
 	return why ?: ds_set_underused(false);
+}
+
+const char *ds_setup(int cpus)
+{
+	const char *why = ds_unusable();
+
+	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < cpus)
+		why = "needs two CPUs";
+	return why ?: ds_knobs_set();
 }
 
 const char *ds_set_underused(bool underused)
@@ -501,7 +521,7 @@ void ds_memcg_enable(void)
 
 	if (read_file(path, controllers, sizeof(controllers)) < 0)
 		return;
-	for (word = strtok_r(controllers, " \n", &save); word; word = strtok_r(NULL, " \n", &save))
+	for (word = strtok_r(controllers, "\n ", &save); word; word = strtok_r(NULL, "\n ", &save))
 		if (!strcmp(word, "memory"))
 			return;
 	/* Done after the memcgs, which come later, are removed. */

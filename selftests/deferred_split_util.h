@@ -26,17 +26,17 @@ size_t ds_thp_size(void);
  * ds_knobs_set - set the THP knobs the tests need, remembering the old values
  *
  * THPs at fault with madvise(), queued as underused at once.
- * Return: NULL, or the knob that could not be set.
+ * Return: NULL, or in words what could not be set, and why.
  */
 const char *ds_knobs_set(void);
+
+/* ds_unusable(), so many CPUs (1 or 2), and ds_knobs_set(): what most tests begin with. */
+const char *ds_setup(int cpus);
 
 /* Make all-zero THPs underused (max_ptes_none 0), or none at all; as ds_knobs_set(). */
 const char *ds_set_underused(bool underused);
 
-/*
- * Any other knob, after ds_knobs_set(); put back as the others. Return: NULL, or its
- * path.
- */
+/* Any other knob, after ds_knobs_set(); put back as the others. Return: the same. */
 const char *ds_knob_set(const char *path, const char *value);
 
 /*

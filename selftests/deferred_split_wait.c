@@ -199,18 +199,13 @@ FIXTURE_SETUP(wait)
 {
 	/* The last thing that unmap_folio() does; or when it is frozen: a tail is one still. */
 	static const char * const places[] = { "try_to_unmap_flush", "__split_huge_page" };
-	const char *why = ds_unusable();
+	const char *why = ds_setup(2);
 	size_t i;
 
 	if (!why && access("/sys/kernel/debug/split_huge_pages", W_OK))
 		why = "no /sys/kernel/debug/split_huge_pages: CONFIG_DEBUG_FS?";
-	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		why = "needs two CPUs";
 	if (why)
 		SKIP(return, "%s", why);
-	why = ds_knobs_set();
-	if (why)
-		SKIP(return, "cannot set %s", why);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 		      -1, 0);
 	ASSERT_NE(MAP_FAILED, shared);

@@ -53,16 +53,12 @@ FIXTURE_VARIANT_ADD(move, mthp) {
 
 FIXTURE_SETUP(move)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(1);
 
+	if (!why && ds_nr_nodes() < 2)
+		why = "needs two NUMA nodes";
 	if (why)
 		SKIP(return, "%s", why);
-	if (access("/sys/devices/system/node/node1", F_OK))
-		SKIP(return, "needs two NUMA nodes");
-	why = ds_knobs_set();
-	if (why)
-		SKIP(return, "cannot set %s", why);
-
 	if (!variant->mthp) {
 		size_t page = sysconf(_SC_PAGESIZE);
 
@@ -122,15 +118,10 @@ FIXTURE(lock) {
 
 FIXTURE_SETUP(lock)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(1) ?: ds_set_underused(true);
 
 	if (why)
 		SKIP(return, "%s", why);
-	why = ds_knobs_set();
-	if (!why)
-		why = ds_set_underused(true);
-	if (why)
-		SKIP(return, "cannot set %s", why);
 	ds_memcg_create(&self->memcg);
 	ASSERT_TRUE(ds_memcg_enter(&self->memcg));
 	self->thp = ds_map_thp();
