@@ -609,6 +609,17 @@ static void start_op(struct explorer *x, struct round *r)
 			      &x->subject);
 }
 
+/* Also an operation that waits at its stage for a victim who was not held. */
+static void finish_both(struct explorer *x, struct round *r, struct ds_actor *victim,
+			struct ds_actor *op)
+{
+	if (!r->op_ran && x->stage)
+		start_op(x, r);
+	if (r->op_ran)
+		r->op = finish(x, r, op);
+	r->victim = finish(x, r, victim);
+}
+
 static void explore_point(struct explorer *x, unsigned int offset)
 {
 	struct ds_actor *victim, *op;
@@ -637,12 +648,8 @@ static void explore_point(struct explorer *x, unsigned int offset)
 			    !look.refs && !strcmp(look.list, "empty") &&
 			    ds_pause_state(0) == DS_HELD;
 		ds_pause_release(0);
-	} else if (x->stage) {
-		start_op(x, &r);
 	}
-	if (r.op_ran)
-		r.op = finish(x, &r, op);
-	r.victim = finish(x, &r, victim);
+	finish_both(x, &r, victim, op);
 	round_end(x, &r);
 
 	if (state == DS_ARMED) {
@@ -738,12 +745,8 @@ static void cover_op_at(struct explorer *x, unsigned int offset)
 		while (!r.completed && ds_pause_state(0) == DS_HELD)
 			r.completed = ds_actor_ready(op, 1);
 		ds_pause_release(0);
-	} else if (x->stage) {
-		start_op(x, &r);
 	}
-	if (r.op_ran)
-		r.op = finish(x, &r, op);
-	r.victim = finish(x, &r, victim);
+	finish_both(x, &r, victim, op);
 	ds_cover_read(&op_points);
 	round_end(x, &r);
 	if (!is_harmless(x, &r)) {

@@ -239,15 +239,6 @@ static void done(enum op op)
 	__atomic_add_fetch(&control->done[op], 1, __ATOMIC_RELAXED);
 }
 
-static unsigned int nr_nodes(void)
-{
-	static unsigned int nr;
-
-	if (!nr)
-		nr = access("/sys/devices/system/node/node1", F_OK) ? 1 : 2;
-	return nr;
-}
-
 /* -- memcgs: two in the base, two in a nested one -------------------------- */
 
 static void slot_path(unsigned int slot, char *path, size_t size)
@@ -335,7 +326,7 @@ static void scan_slot(unsigned int slot, unsigned long nr)
 
 	if (!slot_memcg(slot, &memcg))
 		return;
-	for (nid = 0; nid < nr_nodes(); nid++)
+	for (nid = 0; nid < ds_nr_nodes(); nid++)
 		if (!ds_scan(&memcg, nid, nr))
 			done(OP_SCAN);
 }
@@ -720,7 +711,7 @@ static bool their_madvise(pid_t pid, char *addr, size_t len, int advice)
 
 static void move_some(pid_t pid)
 {
-	int node = below(nr_nodes()), status[16], nodes[16];
+	int node = below(ds_nr_nodes()), status[16], nodes[16];
 	unsigned int nr = 1 + below(16), i, moved = 0;
 	void *pages[16];
 
@@ -1649,7 +1640,7 @@ static const char *vacuous(long splits, long deferred)
 			snprintf(what, sizeof(what), "no %s", op_names[must[i]]);
 			return what;
 		}
-	if (nr_nodes() > 1 && !control->done[OP_MOVE_PAGES])
+	if (ds_nr_nodes() > 1 && !control->done[OP_MOVE_PAGES])
 		return "nothing was migrated";
 	if (!sums.checkpoints)
 		return "not one checkpoint: too short";

@@ -761,6 +761,42 @@ void ds_drain(void)
 		syscall(SYS_move_pages, 0, 1UL, &page, &node, &status, 2 /* MPOL_MF_MOVE */);
 }
 
+bool ds_move(void *addr, int node)
+{
+	int status = -1;
+
+	return !syscall(SYS_move_pages, 0, 1UL, &addr, &node, &status, 2 /* MPOL_MF_MOVE */) &&
+	       status == node;
+}
+
+long ds_settle(const struct ds_memcg *memcg, long want)
+{
+	double end = ds_now() + 2;
+	long value;
+	int nid;
+
+	do {
+		for (nid = 0; nid < ds_nr_nodes(); nid++)
+			ds_scan(memcg, nid, 1000);
+		ds_drain();
+		value = ds_thp_stat("nr_anon_partially_mapped");
+	} while (value != want && ds_now() < end);
+	return value;
+}
+
+bool ds_wait_all(pid_t *pids, int nr)
+{
+	bool well = true;
+	int i, status;
+
+	for (i = 0; i < nr; i++) {
+		if (waitpid(pids[i], &status, 0) != pids[i] || status)
+			well = false;
+		pids[i] = 0;
+	}
+	return well;
+}
+
 int ds_node_of(pid_t pid, const void *addr)
 {
 	const void *page = addr;

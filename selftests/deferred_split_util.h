@@ -146,6 +146,21 @@ double ds_now(void);
 /* 2 means: at least. */
 int ds_nr_nodes(void);
 
+/*
+ * Scan a memcg's queue until nr_anon_partially_mapped is @want, or for two seconds.
+ * Return: what it is then.
+ */
+long ds_settle(const struct ds_memcg *memcg, long want);
+
+/*
+ * Wait for so many children, and make each pid 0. Return: whether all were there, and
+ * ended with status 0.
+ */
+bool ds_wait_all(pid_t *pids, int nr);
+
+/* Have the page at an address, and with it its THP, moved to a node. Return: is it there? */
+bool ds_move(void *addr, int node);
+
 /* Per-CPU batches hold references for a while, and make splits fail: empty them. */
 void ds_drain(void);
 
