@@ -854,12 +854,24 @@ int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int ma
 
 /* -- What the kernel says -------------------------------------------------- */
 
+/* Bad page, machine died, warning, soft lockup: what a splat leaves behind. */
+#define TAINT_SPLAT	(1L << 5 | 1L << 7 | 1L << 9 | 1L << 14)
+
 static int kmsg = -1;
+static long taint_seen;
+
+static long taint_of_splats(void)
+{
+	long taint = read_number("/proc/sys/kernel/tainted");
+
+	return taint > 0 ? taint & TAINT_SPLAT : 0;
+}
 
 bool ds_log_start(void)
 {
 	if (kmsg >= 0)
 		close(kmsg);
+	taint_seen = taint_of_splats();
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	return kmsg >= 0 && lseek(kmsg, 0, SEEK_END) >= 0;
 }
@@ -889,6 +901,11 @@ const char *ds_log_complaint(void)
 			if (strstr(text, splats[i]))
 				snprintf(first, sizeof(first), "%.150s", text + 1);
 	}
+	/* In words that are not known here, or the log has wrapped since. */
+	if (!first[0] && taint_of_splats() & ~taint_seen)
+		snprintf(first, sizeof(first), "the kernel has become tainted: 0x%lx",
+			 taint_of_splats());
+	taint_seen |= taint_of_splats();
 	return first[0] ? first : NULL;
 }
 

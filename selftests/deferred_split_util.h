@@ -127,6 +127,7 @@ long ds_count_node(const struct ds_memcg *memcg, int nid);
  * Return: the address of the THP, NULL if no THP was to be had.
  */
 char *ds_map_thp(void);
+#define DS_NO_THP "no THP is to be had: is memory fragmented? /proc/sys/vm/compact_memory"
 
 /* Is the folio at @addr still a THP, by /proc/kpageflags of the first page? */
 bool ds_is_thp(const void *addr);
@@ -172,7 +173,10 @@ struct ds_symbol {
 /* Functions of the kernel, however the compiler calls them. Return: how many. */
 int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int max);
 
-/* From now on, what does the kernel complain of? The first such line since, or NULL. */
+/*
+ * From now on, what does the kernel complain of? The first such line since, or that it
+ * has become tainted, or NULL.
+ */
 bool ds_log_start(void);
 const char *ds_log_complaint(void);
 
