@@ -165,9 +165,8 @@ FIXTURE_SETUP(conserve)
 
 	if (why)
 		SKIP(return, "%s", why);
-	self->work = mmap(NULL, sizeof(*self->work), PROT_READ | PROT_WRITE,
-			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, self->work);
+	self->work = ds_shared(sizeof(*self->work));
+	ASSERT_NE(NULL, self->work);
 	ds_memcg_create(&self->memcg);
 	self->partially_mapped = ds_thp_stat("nr_anon_partially_mapped");
 }

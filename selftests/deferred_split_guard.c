@@ -74,9 +74,8 @@ static struct told *run_crash(void)
 	int status;
 	pid_t pid;
 
-	told = mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-		    0);
-	if (told == MAP_FAILED)
+	told = ds_shared(sizeof(*told));
+	if (!told)
 		return NULL;
 	pid = fork();
 	if (!pid)

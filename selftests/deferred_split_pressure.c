@@ -146,9 +146,8 @@ FIXTURE_SETUP(pressure)
 
 	if (why)
 		SKIP(return, "%s", why);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
-	ASSERT_NE(MAP_FAILED, shared);
+	shared = ds_shared(sizeof(*shared));
+	ASSERT_NE(NULL, shared);
 	ASSERT_TRUE(ds_log_start());
 	ds_memcg_create(&self->memcg);
 	if (!self->memcg.dir[0])

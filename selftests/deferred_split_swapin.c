@@ -184,9 +184,8 @@ FIXTURE_SETUP(swapin)
 	size = NR_THPS * ds_thp_size();
 	if (size / page > MAX_PAGES)
 		SKIP(return, "THPs are too large here");
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
-	ASSERT_NE(MAP_FAILED, shared);
+	shared = ds_shared(sizeof(*shared));
+	ASSERT_NE(NULL, shared);
 	ds_memcg_create(&self->memcg);
 	ASSERT_TRUE(ds_log_start());
 }

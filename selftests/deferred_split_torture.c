@@ -1707,9 +1707,8 @@ static const char *setup(void)
 	thp_pages = thp_size / page_size;
 	arena = mmap(NULL, (2 * NR_REGIONS + 1) * thp_size, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	control = mmap(NULL, sizeof(*control), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		       -1, 0);
-	if (arena == MAP_FAILED || control == MAP_FAILED)
+	control = ds_shared(sizeof(*control));
+	if (arena == MAP_FAILED || !control)
 		return "no memory";
 	arena = (char *)(((uintptr_t)arena + thp_size - 1) & ~(thp_size - 1));
 	atexit(slots_remove);

@@ -254,12 +254,9 @@ static const char *guard_start(void)
 			return "another test of this kind is running";
 		usleep(10000);
 	}
-	undos = mmap(NULL, NR_UNDOS * sizeof(*undos), PROT_READ | PROT_WRITE,
-		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (undos == MAP_FAILED) {
-		undos = NULL;
+	undos = ds_shared(NR_UNDOS * sizeof(*undos));
+	if (!undos)
 		return "no guard of the knobs: no memory";
-	}
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
@@ -907,6 +904,13 @@ const char *ds_log_complaint(void)
 			 taint_of_splats());
 	taint_seen |= taint_of_splats();
 	return first[0] ? first : NULL;
+}
+
+void *ds_shared(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
 }
 
 bool ds_pin_to_cpu(int cpu)

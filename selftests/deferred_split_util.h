@@ -142,6 +142,9 @@ int ds_node_of(pid_t pid, const void *addr);
 /* What /proc/kpageflags, kpagecount or kpagecgroup says of a page. */
 unsigned long ds_page_word(const char *file, unsigned long pfn);
 
+/* Zeroed memory that is shared with children, NULL if there is none. */
+void *ds_shared(size_t size);
+
 bool ds_pin_to_cpu(int cpu);
 double ds_now(void);
 /* 2 means: at least. */

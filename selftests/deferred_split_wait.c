@@ -206,9 +206,8 @@ FIXTURE_SETUP(wait)
 		why = "no /sys/kernel/debug/split_huge_pages: CONFIG_DEBUG_FS?";
 	if (why)
 		SKIP(return, "%s", why);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
-	ASSERT_NE(MAP_FAILED, shared);
+	shared = ds_shared(sizeof(*shared));
+	ASSERT_NE(NULL, shared);
 	ASSERT_TRUE(ds_log_start());
 	for (i = 0; ds_have_module() && !self->hold_at && i < ARRAY_SIZE(places); i++)
 		if (arm(places[i]))
