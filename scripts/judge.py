@@ -300,7 +300,8 @@ class Wrong:
 
 def read(run, name):
     try:
-        with open(os.path.join(run, name), encoding="utf-8", errors="replace") as f:
+        # Only \n ends a line: a test may print \r.
+        with open(os.path.join(run, name), encoding="utf-8", errors="replace", newline="\n") as f:
             return f.read()
     except OSError:
         return ""

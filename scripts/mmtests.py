@@ -26,7 +26,7 @@ import run
 from common import die, say
 
 RECIPE = 1          # part of the key: change it when they are built differently
-SECONDS = 240       # for each
+SECONDS = 600       # for each
 LOOK_SECONDS = 40   # to stop it, and to look what it has left
 PROGRAMS = ("split_huge_page_test", "transhuge-stress", "khugepaged", "folio_split_race_test")
 # The bugs that are live on the stock kernel of each base, and how each would show.
@@ -120,11 +120,22 @@ def own_result(row):
     if counts["not ok"]:
         return "%s, %s" % (complaint, text)
     if text != "exit=0":
-        return text + (", " + complaint if complaint else "")
+        words = re.findall(r"[^.\[\]]*(?:[Ff]ail|FAIL|[Cc]annot|corrupted)[^.\[\]]*",
+                           "\n".join(lines[:end]))
+        why = words[-1].strip() if words else complaint
+        return text + (", " + why if why else "")
     total = sum(counts.values())
     if planned is not None and total < planned:
         return "%d of %d planned" % (total, planned)
     return "passes" + (" (%d of %d skipped)" % (counts["skip"], total) if counts["skip"] else "")
+
+
+def left_behind(row):
+    """What was found after it, or on the console meanwhile: in words."""
+    if row["verdict"] == judge.ERROR:
+        return row["detail"]
+    found = re.search(r"(?:LEAK|AUDIT): .*|splat: .*", said(row))
+    return found.group(0) if found else "nothing"
 
 
 def said(row):
@@ -182,16 +193,14 @@ def on_kernel(kernel, args, clock=None, show=True, plant=None):
 def markdown(rows):
     """The table: a line per test, a column per bug that is live on that stock kernel."""
     bugs = list(LIVE.get(rows[0].get("base"), {}))
-    lines = ["| %s %s, %s | %s | it says itself | time |" % (
+    lines = ["| %s %s, %s | %s | it says itself | left behind | time |" % (
         rows[0].get("base"), rows[0].get("kernel"), rows[0].get("accel"), " | ".join(bugs)),
-        "|---|%s--:|" % ("---|" * (len(bugs) + 1))]
+        "|---|%s--:|" % ("---|" * (len(bugs) + 2))]
     for row in rows:
         cells = ["?" if row["bugs"] is None else "seen" if bug in row["bugs"] else "-"
                  for bug in bugs]
-        own = row["own"] if row["verdict"] in (judge.PASS, judge.FAIL) and not row["detail"] \
-            else "%s: %s" % (row["own"], row["detail"])
-        lines.append("| %s | %s | %s | %.0f s |" % (
-            row["test"], " | ".join(cells), own.replace("|", "/")[:160], row["seconds"]))
+        cells += [row["own"].replace("|", "/")[:120], left_behind(row).replace("|", "/")[:120]]
+        lines.append("| %s | %s | %.0f s |" % (row["test"], " | ".join(cells), row["seconds"]))
     return "\n".join(lines)
 
 

@@ -612,6 +612,17 @@ static void start_op(struct explorer *x, struct round *r)
 			      &x->subject);
 }
 
+/* Also an operation that waits at its stage for a victim who was not held. */
+static void finish_both(struct explorer *x, struct round *r, struct ds_actor *victim,
+			struct ds_actor *op)
+{
+	if (!r->op_ran && x->stage)
+		start_op(x, r);
+	if (r->op_ran)
+		r->op = finish(x, r, op);
+	r->victim = finish(x, r, victim);
+}
+
 static void explore_point(struct explorer *x, unsigned int offset)
 {
 	struct ds_actor *victim, *op;
@@ -640,12 +651,8 @@ static void explore_point(struct explorer *x, unsigned int offset)
 			    !look.refs && !strcmp(look.list, "empty") &&
 			    ds_pause_state(0) == DS_HELD;
 		ds_pause_release(0);
-	} else if (x->stage) {
-		start_op(x, &r);
 	}
-	if (r.op_ran)
-		r.op = finish(x, &r, op);
-	r.victim = finish(x, &r, victim);
+	finish_both(x, &r, victim, op);
 	round_end(x, &r);
 
 	if (state == DS_ARMED) {
@@ -741,12 +748,8 @@ static void cover_op_at(struct explorer *x, unsigned int offset)
 		while (!r.completed && ds_pause_state(0) == DS_HELD)
 			r.completed = ds_actor_ready(op, 1);
 		ds_pause_release(0);
-	} else if (x->stage) {
-		start_op(x, &r);
 	}
-	if (r.op_ran)
-		r.op = finish(x, &r, op);
-	r.victim = finish(x, &r, victim);
+	finish_both(x, &r, victim, op);
 	ds_cover_read(&op_points);
 	round_end(x, &r);
 	if (!is_harmless(x, &r)) {
@@ -852,7 +855,6 @@ int main(int argc, char **argv)
 	struct explorer x = { 0 };
 	int seconds = 60, c;
 	const char *why;
-	FILE *f;
 
 	while ((c = getopt(argc, argv, "ha:b:r:2:s:p:m:")) != -1) {
 		switch (c) {
@@ -971,17 +973,10 @@ int main(int argc, char **argv)
 	}
 
 	/* What nobody looked at: all that is marked in memory. */
-	f = fopen(DS_SPLITQ "audit_marked", "re");
-	if (f) {
-		char line[256] = "";
-
-		while (fgets(line, sizeof(line), f))
-			;
-		fclose(f);
-		if (strncmp(line, "audit ok", 8)) {
-			printf("AUDIT of all memory: %s", line);
-			x.red++;
-		}
+	why = ds_have_audit() ? ds_audit_marked_complaint() : NULL;
+	if (why) {
+		printf("AUDIT of all memory: %s", why);
+		x.red++;
 	}
 	ds_actor_stop(&x.owner);
 	ds_memcg_remove(&x.subject.memcg);

@@ -58,12 +58,10 @@ FIXTURE(jitter) {
 
 FIXTURE_SETUP(jitter)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(1);
 
 	if (!why && access(JITTER, W_OK))
 		why = "needs the splitq module, with jitter";
-	if (!why)
-		why = ds_knobs_set();
 	if (why)
 		SKIP(return, "%s", why);
 	ASSERT_EQ(0, jitter("off"));

@@ -157,7 +157,7 @@ static bool round_begin(struct run *r, struct round *round)
 		ds_drain();
 	}
 	if (i == NO_THP_MAX)
-		r->cannot = "no THP is to be had: memory is fragmented?";
+		r->cannot = DS_NO_THP;
 	if (r->cannot)
 		return false;
 	s->nid = ds_node_of(s->owner, s->thp);

@@ -204,7 +204,7 @@ const char *ds_unusable(void)
 	if (access(SHRINKER_DIR, F_OK))
 		return "no " SHRINKER_DIR ": CONFIG_SHRINKER_DEBUG, and debugfs mounted?";
 	if (!shrinker_dir())
-		return "no deferred split shrinker";
+		return "no deferred split shrinker: THPs off, or less than 512 MiB of memory?";
 	if (ds_thp_stat("nr_anon_partially_mapped") < 0)
 		return "no nr_anon_partially_mapped: kernel before 6.12?";
 	return NULL;
@@ -305,18 +305,15 @@ static const char *guard_start(void)
 		return NULL;
 	test = syscall(SYS_pidfd_open, getpid(), 0);
 	if (test < 0)
-		return "a guard: no pidfd_open()?";
+		return "no guard of the knobs: no pidfd_open()?";
 	while (is_guarded()) {
 		if (ds_now() > end)
-			return "knobs: another test of this kind is running";
+			return "another test of this kind is running";
 		usleep(10000);
 	}
-	undos = mmap(NULL, NR_UNDOS * sizeof(*undos), PROT_READ | PROT_WRITE,
-		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (undos == MAP_FAILED) {
-		undos = NULL;
-		return "a guard: no memory";
-	}
+	undos = ds_shared(NR_UNDOS * sizeof(*undos));
+	if (!undos)
+		return "no guard of the knobs: no memory";
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
@@ -329,7 +326,7 @@ static const char *guard_start(void)
 	if (pid > 0)
 		waitpid(pid, NULL, 0);
 	close(test);
-	return pid > 0 ? NULL : "a guard: no process";
+	return pid > 0 ? NULL : "no guard of the knobs: no process";
 }
 
 static struct undo *undo_find(int what, const char *path)
@@ -369,24 +366,35 @@ static void undo_forget(int what, const char *path)
 		u->what = UNDO_NONE;
 }
 
+static const char *cannot_set(const char *path, const char *value, int err)
+{
+	static char why[320];
+
+	snprintf(why, sizeof(why), "cannot set %.200s to %.32s: %s", path, value, strerror(err));
+	return why;
+}
+
 const char *ds_knob_set(const char *path, const char *value)
 {
 	struct undo *u = undo_find(UNDO_WRITE, path);
 	char buf[64], *old;
+	int err;
 
-	if (u)
-		return ds_write_file(path, value) ? path : NULL;
-	if (read_file(path, buf, sizeof(buf)) <= 0)
-		return path;
-	/* "always [madvise] never", or just the value */
-	old = strchr(buf, '[');
-	old = old ? old + 1 : buf;
-	old[strcspn(old, "]\n")] = '\0';
-	u = undo_add(UNDO_WRITE, path, old);
-	if (!u)
-		return path;
-	u->knob = true;
-	return ds_write_file(path, value) ? path : NULL;
+	if (!u) {
+		err = read_file(path, buf, sizeof(buf));
+		if (err < 0)
+			return cannot_set(path, value, -err);
+		/* "always [madvise] never", or just the value */
+		old = strchr(buf, '[');
+		old = old ? old + 1 : buf;
+		old[strcspn(old, "]\n")] = '\0';
+		u = undo_add(UNDO_WRITE, path, old);
+		if (!u)
+			return cannot_set(path, value, ENOSPC);
+		u->knob = true;
+	}
+	err = ds_write_file(path, value);
+	return err ? cannot_set(path, value, -err) : NULL;
 }
 
 const char *ds_knobs_set(void)
@@ -403,6 +411,15 @@ const char *ds_knobs_set(void)
 	if (!why && ds_need_pmd())
 		why = ds_set_size_enabled(ds_thp_size());
 	return why ?: ds_set_underused(false);
+}
+
+const char *ds_setup(int cpus)
+{
+	const char *why = ds_unusable();
+
+	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < cpus)
+		why = "needs two CPUs";
+	return why ?: ds_knobs_set();
 }
 
 const char *ds_set_underused(bool underused)
@@ -552,13 +569,31 @@ long ds_vmstat(const char *name)
 	return value;
 }
 
+void ds_memcg_enable(void)
+{
+	static const char path[] = CGROUP_DIR "cgroup.subtree_control";
+	char controllers[256], *word, *save;
+	struct undo *u;
+
+	if (read_file(path, controllers, sizeof(controllers)) < 0)
+		return;
+	for (word = strtok_r(controllers, "\n ", &save); word; word = strtok_r(NULL, "\n ", &save))
+		if (!strcmp(word, "memory"))
+			return;
+	/* Done after the memcgs, which come later, are removed. */
+	u = undo_add(UNDO_WRITE, path, "-memory");
+	if (u)
+		u->knob = true;
+	ds_write_file(path, "+memory");
+}
+
 void ds_memcg_create(struct ds_memcg *memcg)
 {
 	static int number;
 	struct stat st;
 
 	memcg->v1 = false;
-	ds_write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
+	ds_memcg_enable();
 	/* Not a name twice: what was removed may have its folios still. */
 	snprintf(memcg->dir, sizeof(memcg->dir), CGROUP_DIR "deferred_split.%d.%d/", getpid(),
 		 number++);
@@ -575,6 +610,11 @@ void ds_memcg_create(struct ds_memcg *memcg)
 	}
 	memcg->dir[0] = '\0';
 	memcg->ino = !stat(CGROUP_DIR, &st) && st.st_ino ? st.st_ino : 1;
+}
+
+void ds_rmdir_later(const char *dir)
+{
+	undo_add(UNDO_RMDIR, dir, "");
 }
 
 bool ds_memcg_enter(const struct ds_memcg *memcg)
@@ -789,6 +829,42 @@ void ds_drain(void)
 		syscall(SYS_move_pages, 0, 1UL, &page, &node, &status, 2 /* MPOL_MF_MOVE */);
 }
 
+bool ds_move(void *addr, int node)
+{
+	int status = -1;
+
+	return !syscall(SYS_move_pages, 0, 1UL, &addr, &node, &status, 2 /* MPOL_MF_MOVE */) &&
+	       status == node;
+}
+
+long ds_settle(const struct ds_memcg *memcg, long want)
+{
+	double end = ds_now() + 2;
+	long value;
+	int nid;
+
+	do {
+		for (nid = 0; nid < ds_nr_nodes(); nid++)
+			ds_scan(memcg, nid, 1000);
+		ds_drain();
+		value = ds_thp_stat("nr_anon_partially_mapped");
+	} while (value != want && ds_now() < end);
+	return value;
+}
+
+bool ds_wait_all(pid_t *pids, int nr)
+{
+	bool well = true;
+	int i, status;
+
+	for (i = 0; i < nr; i++) {
+		if (waitpid(pids[i], &status, 0) != pids[i] || status)
+			well = false;
+		pids[i] = 0;
+	}
+	return well;
+}
+
 int ds_node_of(pid_t pid, const void *addr)
 {
 	const void *page = addr;
@@ -861,12 +937,24 @@ int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int ma
 
 /* -- What the kernel says -------------------------------------------------- */
 
+/* Bad page, machine died, warning, soft lockup: what a splat leaves behind. */
+#define TAINT_SPLAT	(1L << 5 | 1L << 7 | 1L << 9 | 1L << 14)
+
 static int kmsg = -1;
+static long taint_seen;
+
+static long taint_of_splats(void)
+{
+	long taint = read_number("/proc/sys/kernel/tainted");
+
+	return taint > 0 ? taint & TAINT_SPLAT : 0;
+}
 
 bool ds_log_start(void)
 {
 	if (kmsg >= 0)
 		close(kmsg);
+	taint_seen = taint_of_splats();
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	return kmsg >= 0 && lseek(kmsg, 0, SEEK_END) >= 0;
 }
@@ -897,7 +985,19 @@ const char *ds_log_complaint(void)
 			if (strstr(text, splats[i]))
 				snprintf(first, sizeof(first), "%.150s", text + 1);
 	}
+	/* In words that are not known here, or the log has wrapped since. */
+	if (!first[0] && taint_of_splats() & ~taint_seen)
+		snprintf(first, sizeof(first), "the kernel has become tainted: 0x%lx",
+			 taint_of_splats());
+	taint_seen |= taint_of_splats();
 	return first[0] ? first : NULL;
+}
+
+void *ds_shared(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
 }
 
 bool ds_pin_to_cpu(int cpu)

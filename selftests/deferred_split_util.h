@@ -38,17 +38,17 @@ const char *ds_need_pmd(void);
  * ds_knobs_set - set the THP knobs the tests need, remembering the old values
  *
  * THPs at fault with madvise(), queued as underused at once.
- * Return: NULL, or the knob that could not be set.
+ * Return: NULL, or in words what could not be set, and why.
  */
 const char *ds_knobs_set(void);
+
+/* ds_unusable(), so many CPUs (1 or 2), and ds_knobs_set(): what most tests begin with. */
+const char *ds_setup(int cpus);
 
 /* Make all-zero THPs underused (max_ptes_none 0), or none at all; as ds_knobs_set(). */
 const char *ds_set_underused(bool underused);
 
-/*
- * Any other knob, after ds_knobs_set(); put back as the others. Return: NULL, or its
- * path.
- */
+/* Any other knob, after ds_knobs_set(); put back as the others. Return: the same. */
 const char *ds_knob_set(const char *path, const char *value);
 
 /*
@@ -92,8 +92,13 @@ struct ds_memcg {
 };
 
 void ds_memcg_create(struct ds_memcg *memcg);
+/* Memcgs below the root memcg; put back as the knobs, after ds_knobs_set(). */
+void ds_memcg_enable(void);
 bool ds_memcg_enter(const struct ds_memcg *memcg);
 void ds_memcg_remove(struct ds_memcg *memcg);
+
+/* A directory that the guard removes, last named first, if it is there in the end. */
+void ds_rmdir_later(const char *dir);
 
 /* The root memcg instead. */
 void ds_memcg_root(struct ds_memcg *memcg);
@@ -130,9 +135,11 @@ long ds_count_node(const struct ds_memcg *memcg, int nid);
 /**
  * ds_map_thp - map and fault in one THP
  *
+ * Nothing else is mapped by that: ds_thp_size() bytes are to be unmapped.
  * Return: the address of the THP, NULL if no THP was to be had.
  */
 char *ds_map_thp(void);
+#define DS_NO_THP "no THP is to be had: is memory fragmented? /proc/sys/vm/compact_memory"
 
 /* The same; it is on its queue: if not since its fault, then its last page is unmapped. */
 char *ds_map_queued(void);
@@ -150,10 +157,28 @@ int ds_node_of(pid_t pid, const void *addr);
 /* What /proc/kpageflags, kpagecount or kpagecgroup says of a page. */
 unsigned long ds_page_word(const char *file, unsigned long pfn);
 
+/* Zeroed memory that is shared with children, NULL if there is none. */
+void *ds_shared(size_t size);
+
 bool ds_pin_to_cpu(int cpu);
 double ds_now(void);
 /* 2 means: at least. */
 int ds_nr_nodes(void);
+
+/*
+ * Scan a memcg's queue until nr_anon_partially_mapped is @want, or for two seconds.
+ * Return: what it is then.
+ */
+long ds_settle(const struct ds_memcg *memcg, long want);
+
+/*
+ * Wait for so many children, and make each pid 0. Return: whether all were there, and
+ * ended with status 0.
+ */
+bool ds_wait_all(pid_t *pids, int nr);
+
+/* Have the page at an address, and with it its THP, moved to a node. Return: is it there? */
+bool ds_move(void *addr, int node);
 
 /* Per-CPU batches hold references for a while, and make splits fail: empty them. */
 void ds_drain(void);
@@ -166,7 +191,10 @@ struct ds_symbol {
 /* Functions of the kernel, however the compiler calls them. Return: how many. */
 int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int max);
 
-/* From now on, what does the kernel complain of? The first such line since, or NULL. */
+/*
+ * From now on, what does the kernel complain of? The first such line since, or that it
+ * has become tainted, or NULL.
+ */
 bool ds_log_start(void);
 const char *ds_log_complaint(void);
 

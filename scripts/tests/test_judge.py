@@ -183,6 +183,11 @@ class JudgeTest(unittest.TestCase):
                 line = "# torture: FAILURE seed=1 seconds=4 ops=3 map=1 : " + said
                 self.assertEqual(judge.complaints(["TAP version 13", line]), said)
 
+    def test_a_carriage_return_ends_no_line(self):
+        case = Case()
+        case.out.insert(3, "page 1/512\rpage 2/512\rOK")
+        self.expect(case, judge.PASS)
+
     def test_failure_with_exit_status_0(self):
         self.expect(Case(out=["1..1", "not ok 1 a.t"]), judge.FAIL)
 
