@@ -470,6 +470,7 @@ def verb():
     args = arguments().parse_args()
     if args.det:
         die("make mutants has no deterministic mode")
+    compare.need_usual_pages(args)
     chosen = choose(args.base, args.only)
     seconds = torture.number("TIME", args.time, 0)
     clock = common.Clock()
