@@ -45,6 +45,9 @@ SPLATS = [re.compile(p) for p in (
     r"\bOops\b",
     r"\bInternal error: ",                              # arm64
     r"\bUnable to handle kernel ",                      # arm64
+    r"\bSError Interrupt on CPU\d",                     # arm64
+    r"\bUnhandled \S+ \S+ \S+ exception on CPU\d",      # arm64: 64-bit el1h sync
+    r"\bInsufficient stack space to handle exception",  # arm64
     r"\bgeneral protection fault",
     r"\b(?:double fault|stack segment|divide error|invalid opcode|unexpected machine check)\b",
     r"\bKernel panic - not syncing",
@@ -68,6 +71,7 @@ SPLATS = [re.compile(p) for p in (
 # Where a splat that does not say so was, on x86 and on arm64.
 PLACE = re.compile(r"(?:\bRIP: [0-9a-f]+:|\bpc : )([\w.]+\+0x[0-9a-f]+)/0x")
 PLACE_LINES = 25
+SPLAT_LINES = 40
 # A trace that none of the above announced.
 TRACE = re.compile(r"\b(?:Call Trace|Call trace):")
 DROPPED = re.compile(r"\*\* \d+ printk messages dropped \*\*")
@@ -85,11 +89,11 @@ def scan_console(lines):
     found, quiet = [], 0
     for n, line in enumerate(lines):
         hit = next((p for p in SPLATS if p.search(line)), None)
-        if hit is None and TRACE.search(line) and quiet > 40:
+        if hit is None and TRACE.search(line) and quiet > SPLAT_LINES:
             hit = TRACE
-        # The lines of one splat stand together: count it once.
+        # The lines of one splat stand together, with registers between them: count it once.
         if hit:
-            if quiet > 3:
+            if quiet > SPLAT_LINES:
                 found.append(STAMP.sub("", line).strip() + place_of(lines, n))
             quiet = 0
         else:

@@ -556,6 +556,7 @@ def verb():
         die("make mutants has no deterministic mode")
     if args.parallel < 1:
         die("--parallel %d" % args.parallel, "it is a number of guests")
+    compare.need_usual_pages(args)
     chosen = choose(args.base, args.only)
     seconds = torture.number("TIME", args.time, 0)
     clock = common.Clock()

@@ -146,9 +146,11 @@ static bool pmd_fits(void)
 /* The largest of the THPs that are smaller than a PMD, up to SMALLER_MAX; 0: there are none. */
 static size_t smaller_size(void)
 {
-	size_t size = SMALLER_MAX, least = 4 * sysconf(_SC_PAGESIZE);
+	size_t size = pmd_size() / 2, least = 4 * sysconf(_SC_PAGESIZE);
 	char path[128];
 
+	if (size > SMALLER_MAX)
+		size = SMALLER_MAX;
 	for (; size >= least; size /= 2) {
 		snprintf(path, sizeof(path), THP_DIR "hugepages-%zukB/enabled", size / 1024);
 		if (!access(path, F_OK))

@@ -89,10 +89,10 @@ class Sandbox(unittest.TestCase):
         os.chmod(path, 0o755)
         os.environ["PATH"] = self.bin + ":" + self.saved["PATH"]
 
+    ARGS = dict(base="6.12", arch="x86_64", series="0", mutant=None, debug="", linux=None)
+
     def kernel(self, **kwargs):
-        args = dict(base="6.12", arch="x86_64", series="0", mutant=None, debug="", linux=None)
-        args.update(kwargs)
-        return common.Kernel(types.SimpleNamespace(**args))
+        return common.Kernel(types.SimpleNamespace(**dict(self.ARGS, **kwargs)))
 
     def source(self):
         return fetch.Source(self.tree, "0123456789abcdef", "a tree", True)
@@ -136,6 +136,13 @@ class Arguments(Sandbox):
         self.assertEqual(configure.wanted(usual.fragments)["CONFIG_ARM64_4K_PAGES"][0], "y")
         self.assertIsNone(configure.wanted(large.fragments)["CONFIG_ARM64_4K_PAGES"][0])
         self.assertEqual(configure.wanted(large.fragments)["CONFIG_ARM64_64K_PAGES"][0], "y")
+
+    def test_what_must_be_red_is_known_for_the_usual_pages_only(self):
+        import compare
+        compare.need_usual_pages(types.SimpleNamespace(
+            **dict(self.ARGS, arch="arm64", pages="4k")))
+        self.fails(["PAGES=64k", "make run"], compare.need_usual_pages, types.SimpleNamespace(
+            **dict(self.ARGS, arch="arm64", pages="64k")))
 
     def test_base_without_a_series(self):
         with unittest.mock.patch("common.series_patches", return_value=[]):
