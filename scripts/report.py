@@ -43,7 +43,9 @@ FLAT = 1.5          # times, from a full batch on: what is called flat
 BATCH = 31          # folios in a folio_batch
 SHORTER = 20        # times, than stock: the longest hold
 CPUS = (4, 16, 64, 256)
-STEP = {"time": "wall time", "icount": "instructions"}
+RATIOS = "Medians of the ratios within the rounds, with their 95 % intervals where there are rounds " \
+    "enough. Below the line is less than stock. "
+STEP = {"time": "time", "icount": "instructions"}
 
 Key = collections.namedtuple("Key", "bench metric clock case params")
 
@@ -140,8 +142,9 @@ class Bench:
 
     def on(self, clock):
         """On what a figure was measured: for each line of a table."""
-        return "%s %s, %s, %s vCPUs, %s" % (self.name, self.kernel, self.accel,
-                                            self.meta["vcpus"], STEP[clock])
+        kernel = re.match(r"[\d.]*", self.kernel).group(0) or self.meta["base"]
+        return "%s %s %s %s vCPUs %s" % (kernel, self.meta["arch"], self.accel,
+                                         self.meta["vcpus"], STEP[clock])
 
     @property
     def kernel(self):
@@ -226,12 +229,17 @@ def show(value, kind):
             if value >= size:
                 return "%s %s" % (significant(value / size), name)
         return significant(value) + " ns"
+    if value == int(value) and value < 1e6:
+        return "{:,}".format(int(value))
     return significant(value, 4 if kind == "instructions" else 3)
 
 
 def show_interval(got, kind):
     if got is None:
         return "-"
+    if got.low == got.high == got.middle:
+        return "%s (exact)" % show(got.middle, kind) if kind == "instructions" else \
+            "%s (each time)" % show(got.middle, kind)
     if got.low is None:
         return "%s [%s to %s in %d]" % (show(got.middle, kind), show(got.least, kind),
                                         show(got.most, kind), got.n)
@@ -242,9 +250,10 @@ def show_comparison(got):
     if got is None or got.ratio is None:
         return "-"
     if got.low is None:
-        return "%s (%s)" % (significant(got.ratio), stats.FEW)
-    if got.low == got.high == got.ratio == 1:
-        return "1, the same"
+        return "%s (%s)" % (significant(got.ratio), got.word)
+    if got.low == got.high == got.ratio:
+        return "1, the same" if got.ratio == 1 else \
+            "%s (exact) %s" % (significant(got.ratio, 4), got.word)
     return "%s (%s to %s) %s" % (significant(got.ratio), significant(got.low),
                                  significant(got.high), got.word)
 
@@ -262,8 +271,14 @@ def params_text(params, leave=()):
                      for n, v in params if n not in leave)
 
 
-def key_text(key):
-    return ", ".join(w for w in (key.case, params_text(key.params)) if w) or "all"
+def key_text(key, leave=("tasks",)):
+    return ", ".join(w for w in (key.case, params_text(key.params, leave)) if w) or "all"
+
+
+def same_in_all(keys):
+    """The parameters that are the same in all of them; nobody needs those in each line."""
+    return [(n, v) for n, v in keys[0].params if all((n, v) in k.params for k in keys)] \
+        if len(keys) > 1 else []
 
 
 # The document: blocks that know how they look in both.
@@ -419,7 +434,7 @@ STYLE = """
 *{box-sizing:border-box}
 body{margin:0;background:var(--bg);color:var(--fg);font:16px/1.5 system-ui,sans-serif;display:flex;
 justify-content:center}
-main{max-width:1080px;min-width:0;flex:1;padding:1rem 1.5rem 4rem}
+main{max-width:1240px;min-width:0;flex:1;padding:1rem 1.5rem 4rem}
 nav{width:15rem;flex:none;padding:1.5rem 0 1rem 1.5rem;position:sticky;top:0;align-self:flex-start;
 max-height:100vh;overflow:auto;font-size:.85rem;line-height:1.35}
 nav a{display:block;color:var(--dim);text-decoration:none;padding:.15rem 0}
@@ -439,7 +454,7 @@ th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;v
 white-space:nowrap}
 th{font-weight:600;background:var(--soft);vertical-align:bottom}
 th.n,td.n{text-align:right}
-td.on{color:var(--dim);font-size:.78rem}
+td.on{color:var(--dim);font-size:.75rem}
 td.wrap{white-space:normal;min-width:16rem}
 td.good{color:var(--good);font-weight:600}td.bad{color:var(--bad);font-weight:700}
 td.open{color:var(--open);font-weight:600}
@@ -461,10 +476,11 @@ class Plot:
 
     count = 0
 
-    def __init__(self, x, y, logx=True, logy=True, height=400, key="outside top center"):
+    def __init__(self, x, y, logx=True, logy=True, height=400):
         self.commands = [
             "set term svg size 800,%d dynamic font 'sans-serif,14'" % height,
-            "set encoding utf8", "set key %s horizontal maxrows 3 samplen 4 width 1" % key,
+            "set encoding utf8", "set key at graph 0.5,1.02 center bottom horizontal maxrows 1 Left "
+            "reverse samplen 4 width 1", "set tmargin 2.5",
             "set xlabel %s" % quoted(x), "set ylabel %s" % quoted(y),
             "set grid lc rgb '#010009' lw 0.6 dt 1", "set border lw 0.8", "set tics nomirror",
             "set bars 0.7"]
@@ -493,7 +509,7 @@ class Plot:
 
     def add_variant(self, variant, rows, with_what="yerrorlines", using="1:2:3:4", title=None):
         self.add(rows, using, "%s %s" % (with_what, look(variant)),
-                 VARIANTS[variant][0] if title is None else title)
+                 variant if title is None else title)
 
     def limit(self, value, text):
         """A line at what is wanted."""
@@ -539,6 +555,7 @@ def inline(svg, name):
     svg = re.sub(r"\b(stroke|fill|color)\s*=\s*(['\"])(var\(--\w+\))\2", r'style="\1:\3"', svg)
     svg = re.sub(r"(['\"])black\1", r"\1currentColor\1", svg)
     svg = re.sub(r'color="(white|gr[ae]y)" ', "", svg)
+    svg = re.sub(r">\s*([\d.]+) us<", r">\1 µs<", svg)
     return re.sub(r"\n\s*", "\n", svg).replace("<svg ", "<svg role='img' ", 1)
 
 
@@ -549,9 +566,14 @@ def name_of(metric, clock):
     return re.sub(r"(^|_)ns(_|$)", r"\1instructions\2", metric) if clock == "icount" else metric
 
 
-def rows_of(b, keys, baseline="stock", clock_of_rows=True):
-    """A line for each variant: median with interval, ratio, rounds, warm-up, drift."""
-    out = []
+def compared(doc, b, caption, keys, baseline="stock", folded=False):
+    """A table, a line for each variant: median, ratio, rounds, warm-up, drift."""
+    if not keys:
+        return
+    metrics = {k.metric for k in keys}
+    same = same_in_all(keys)
+    leave = [n for n, _ in same]
+    rows = []
     for key in keys:
         kind = unit(key.metric)
         for variant in b.variants([key]):
@@ -560,18 +582,16 @@ def rows_of(b, keys, baseline="stock", clock_of_rows=True):
                 continue
             drift = stats.drift(series.in_order)
             warm = stats.median(list(series.warm.values())) if series.warm else None
-            out.append([key_text(key), key.metric, variant, show_interval(got, kind),
-                        "" if variant == baseline else
-                        show_comparison(b.compare(key, variant, baseline)),
-                        got.n, show(warm, kind),
-                        drift.word if drift.word == stats.FEW else
-                        "%s (p %.2f)" % (drift.word, drift.p), b.on(key.clock)])
-    return out
-
-
-def columns_of(baseline="stock"):
-    return ["case", "metric", "variant", ">median (95 % interval)", "of %s, by round" % baseline,
-            ">rounds", ">warm-up", "halves", ON]
+            rows.append([key_text(key, leave)] + [key.metric] * (len(metrics) > 1) +
+                        [variant, show_interval(got, kind), "" if variant == baseline else
+                         show_comparison(b.compare(key, variant, baseline)), got.n,
+                         show(warm, kind), drift.word if drift.word == stats.FEW else
+                         "%s, p %.2f" % (drift.word, drift.p), b.on(key.clock)])
+    said = [caption] + ["%s." % m.replace("_", " ") for m in metrics if len(metrics) == 1] + \
+        ["%s." % params_text(same).capitalize() for _ in same[:1]]
+    doc.table(" ".join(said), ["case"] + ["metric"] * (len(metrics) > 1) +
+              ["variant", ">median (95 % interval)", "times " + baseline, ">rounds", ">warm-up",
+               "halves", ON], rows, folded)
 
 
 def by_case(doc, b, keys, title, ylabel, caption, logy=False, limits=(), baseline=None):
@@ -592,12 +612,13 @@ def by_case(doc, b, keys, title, ylabel, caption, logy=False, limits=(), baselin
             size = 1e-9 if kind == "time" else 1
             rows[variant].append([n + (place - (len(variants) - 1) / 2) * 0.16, got[0] * size,
                                   low * size, high * size])
-    plot.commands.append("set xrange [-0.5:%g]" % (len(keys) - 0.5))
+    plot.commands += ["set xrange [-0.5:%g]" % (len(keys) - 0.5), "set bmargin 3"]
     if not logy:
         plot.commands.append("set yrange [0:*]")
+    same = [n for n, _ in same_in_all(keys)] + ["queue", "tasks"]
     plot.commands.append("set xtics (%s) scale 0" % ", ".join(
         '"%s" %d' % ("\\n".join([key.case.replace("_", " ")] + [
-            w for w in params_text(key.params, ("queue", "tasks")).replace(
+            w for w in params_text(key.params, same).replace(
                 "nr_to_scan", "scan").split(", ") if w]), n)
         for n, key in enumerate(keys)))
     for variant in variants:
@@ -616,12 +637,10 @@ def scan_section(doc, b):
         if not keys:
             continue
         found = True
-        what = "time" if clock == "time" else "instructions"
-        by_case(doc, b, keys, "%s per scanned folio" % what.capitalize(),
-                "%s per folio" % what, "Medians of the rounds with their 95 % intervals (none "
-                "where there are too few rounds). " + b.said(clock))
-        doc.table("Cost per scanned folio; the ratios are medians of those within the rounds, "
-                  "less than 1 is cheaper than stock.", columns_of(), rows_of(b, keys))
+        what = "Time" if clock == "time" else "Instructions"
+        by_case(doc, b, keys, "%s per scanned folio, times that of stock" % what, "times stock",
+                RATIOS + b.said(clock), limits=((1, "stock"),), baseline="stock")
+        compared(doc, b, "Cost per scanned folio.", keys)
     if not found:
         doc.lack("no cost per folio in %s: run make bench" % b.path)
     keys = [k for k in b.keys("scan", "ns_per_folio") if k.clock == "time"]
@@ -720,8 +739,8 @@ def hold_section(doc, b):
         doc.table("How holds are distributed, all rounds together.",
                   ["case", "variant", ">holds"] + [">" + n for n, _ in QUANTILES] +
                   [">longest", ON], rows)
-    doc.table("All of the longest holds.", columns_of(),
-              rows_of(b, hold_keys(b, "time") + hold_keys(b, "icount")), folded=True)
+    for clock in CLOCKS:
+        compared(doc, b, "All of the longest holds.", hold_keys(b, clock), folded=True)
 
 
 def locks_section(doc, b):
@@ -735,7 +754,8 @@ def locks_section(doc, b):
             "Of the queue's lock by the scan; splitting a folio takes it once more, in each of the "
             "variants. " + b.said(keys[0].clock), logy=True,
             limits=((1 / BATCH, "1/%d" % BATCH), (2 / BATCH, "2/%d" % BATCH)))
-    doc.table("Counted, not timed.", columns_of(), rows_of(b, b.keys("locks")))
+    compared(doc, b, "Counted, not timed.", keys)
+    compared(doc, b, "The rest.", [k for k in b.keys("locks") if k not in keys], folded=True)
 
 
 def above_rows(histogram, size):
@@ -784,7 +804,7 @@ def latency_section(doc, b):
                       ["case", "variant", ">samples"] + [">" + n for n, _ in QUANTILES] +
                       [">longest", "of stock", ON], rows, folded)
     rest = [k for k in b.keys("latency") if k not in keys]
-    doc.table("What was done meanwhile.", columns_of(), rows_of(b, rest), folded=True)
+    compared(doc, b, "What was done meanwhile.", rest, folded=True)
 
 
 def latency_rows(b, key):
@@ -814,7 +834,7 @@ def latency_figure(doc, b, key, what, tasks, nr):
         h = b.series[key][variant].histogram
         if h.total:
             plot.add(above_rows(h, 1e-9), "1:2", "steps %s" % re.sub(
-                r"pt \d+ (.*) ps \S+", r"\1", look(variant)), VARIANTS[variant][0])
+                r"pt \d+ (.*) ps \S+", r"\1", look(variant)), variant)
     if plot.parts:
         doc.figure("Latency of a %s, %d task%s, while %s" % (
             what, tasks, "" if tasks == 1 else "s", "a scan takes up to {:,}".format(nr)
@@ -830,15 +850,13 @@ def workload_section(doc, b):
         doc.lack("no workloads in %s: run make bench" % b.path)
         return
     by_case(doc, b, keys, "Time of a workload, times that of stock", "times stock",
-            "Medians of the ratios within the rounds, with their 95 % intervals where there are "
-            "rounds enough. Below 1 is faster than stock. " + b.said("time"),
+            RATIOS + b.said("time"),
             limits=((1, "stock"),), baseline="stock")
     others = [k for k in b.keys("workload") if k.metric in ("splits", "refaults", "swapins",
                                                             "seconds")]
-    doc.table("Time, and what was split and came back.", columns_of(), rows_of(b, others))
-    rest = [k for k in b.keys("workload") if k not in others]
-    if rest:
-        doc.table("The rest of what was counted.", columns_of(), rows_of(b, rest), folded=True)
+    compared(doc, b, "Time, and what was split and came back.", others)
+    compared(doc, b, "The rest of what was counted.",
+             [k for k in b.keys("workload") if k not in others], folded=True)
 
 
 def sync_section(doc, b):
@@ -854,8 +872,7 @@ def sync_section(doc, b):
             "Time to split a folio, with and without TTU_SYNC", "time per folio",
             "THPs of which half is mapped by PTEs, so that the walk meets what is not. "
             + b.said("time"))
-    doc.table("With TTU_SYNC (series), and without (nosync).", columns_of("nosync"),
-              rows_of(b, keys, "nosync"))
+    compared(doc, b, "With TTU_SYNC (series), and without (nosync).", keys, "nosync")
 
 
 # The model.

@@ -14,6 +14,7 @@ import random
 
 CONFIDENCE = 0.95
 LESS, MORE, SAME, FEW = "less", "more", "no difference", "too few rounds"
+THIN = "too few samples"
 STEADY, DRIFTS = "steady", "drifts"
 RESAMPLES = 400
 
@@ -203,9 +204,11 @@ def paired_quantiles(a, b, q, confidence=CONFIDENCE):
     all_a, all_b = merged(a[r] for r in rounds), merged(b[r] for r in rounds)
     qa, qb = all_a.quantile(q, confidence), all_b.quantile(q, confidence)
     if qa.value is None or qb.value is None:
-        return Comparison(None, None, None, len(rounds), FEW)
+        return Comparison(None, None, None, len(rounds), THIN)
     middle = ratio(qa.value, qb.value)
-    if qa.needed or qb.needed or len(rounds) < rounds_needed(confidence):
+    if qa.needed or qb.needed:
+        return Comparison(middle, None, None, len(rounds), THIN)
+    if len(rounds) < rounds_needed(confidence):
         return Comparison(middle, None, None, len(rounds), FEW)
     low, high = ratio(qa.low, qb.high), ratio(qa.high, qb.low)
     drawn = sorted(resampled(a, b, rounds, q))

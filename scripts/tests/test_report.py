@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Own tests of stats.py, queueing.py and report.py: differences that are planted, and none."""
+import collections
 import contextlib
 import copy
 import io
@@ -135,7 +136,7 @@ class Quantiles(unittest.TestCase):
         self.assertEqual((got.value, got.n), (None, 0))
         self.assertIsNone(stats.Histogram().largest())
         self.assertEqual(stats.paired_quantiles({0: stats.Histogram()}, {0: stats.Histogram()},
-                                                0.5).word, stats.FEW)
+                                                0.5).word, stats.THIN)
 
     def test_bad_bucket(self):
         with self.assertRaises(ValueError):
@@ -178,6 +179,7 @@ class Quantiles(unittest.TestCase):
         generator = random.Random(9)
         a, b = (self.tails(generator, 4, tail) for tail in (8000, 64000))
         self.assertEqual(stats.paired_quantiles(a, b, 0.999).word, stats.FEW)
+        self.assertEqual(stats.paired_quantiles(a, b, 0.9999).word, stats.THIN)
 
     def test_mean(self):
         self.assertEqual(stats.Histogram([(16, 1), (32, 1)]).mean(), 16)
@@ -286,6 +288,124 @@ class Model(unittest.TestCase):
                   queueing.Class(1, 1.0, [])):
             with self.assertRaises(ValueError):
                 queueing.play([c])
+
+
+def edge(value):
+    """As splitq_bench.c: each power of two in 16 parts, the largest value of its bucket."""
+    value = int(value)
+    shift = max(value.bit_length() - 5, 0)
+    return (((value >> shift) + 1) << shift) - 1
+
+
+def histogram(values):
+    return [list(item) for item in sorted(collections.Counter(map(edge, values)).items())]
+
+
+class Synthetic:
+    """A bench.json like that of make bench: what differs is known."""
+
+    VARIANTS = {"stock": 2.0, "locked": 1.9, "batch": 1.05, "series": 1.0}
+
+    def __init__(self, rounds=8, samples=2500):
+        self.generator, self.rounds, self.samples = random.Random(20), rounds, samples
+        self.rows = []
+        for clock in ("time", "icount"):
+            self.scan(clock)
+            self.hold(clock)
+        self.latency()
+        self.workload()
+        self.sync()
+
+    def row(self, bench, variant, case, number, metric, value, hist=None, clock="time", queue=2048,
+            nr=128, tasks=1):
+        if clock == "icount":
+            metric = re.sub(r"(^|_)ns(_|$)", r"\1instructions\2", metric)
+        self.rows.append({"bench": bench, "variant": variant, "case": case,
+                          "params": {"queue": queue, "nr_to_scan": nr, "tasks": tasks},
+                          "round": number, "warmup": not number, "clock": clock,
+                          "metric": metric, "value": value, "hist": hist})
+
+    def each(self):
+        for number in range(self.rounds + 1):
+            self.load = self.generator.uniform(1, 1.3) + (0.4 if not number else 0)
+            for variant in self.VARIANTS:
+                yield number, variant
+
+    def noise(self, clock="time"):
+        return self.load * self.generator.lognormvariate(0, 0.03) if clock == "time" else 1
+
+    def hold_of(self, variant, nr):
+        """Stock has the lock for all it takes, the others for a batch."""
+        return 300 + (60 * nr if variant in ("stock", "locked") else 60 * min(nr, 31))
+
+    def scan(self, clock):
+        for case, base, back in (("all-split", 30000, 0), ("none-split", 700, 1),
+                                 ("half-split", 16000, 0.5), ("contended", 500, 1)):
+            for nr in (128, 2048):
+                for number, variant in self.each():
+                    factor = {"stock": 1.0, "locked": 1.0, "batch": 1.1, "series": 0.9}[variant]
+                    self.row("scan", variant, case, number, "ns_per_folio",
+                             base * factor * self.noise(clock), clock=clock, nr=nr)
+                    locks = 2 / nr if variant == "stock" else (1 + back) / 31
+                    self.row("locks", variant, case, number, "acquisitions_per_folio", locks,
+                             clock=clock, nr=nr)
+
+    def hold(self, clock):
+        for queue in (1000, 10000):
+            for nr in (1, 10, 100, 1000, 10000):
+                if nr > queue:
+                    continue
+                for number, variant in self.each():
+                    hold = [self.hold_of(variant, nr) * self.noise(clock) for _ in range(20)]
+                    self.row("hold", variant, "none-split", number, "hold_max_ns", edge(max(hold)),
+                             histogram(hold), clock, queue, nr)
+
+    def latency(self):
+        for nr in (0, 128, 10000):
+            for tasks in (1, 2, 4):
+                for number, variant in self.each():
+                    self.latency_row(number, variant, nr, tasks)
+
+    def latency_row(self, number, variant, nr, tasks):
+        hold = self.hold_of(variant, nr) if nr else 0
+        met = 0.004 if nr else 0
+        unmap = [self.generator.lognormvariate(8, 0.2) + (self.generator.random() * hold
+                 if self.generator.random() < met else 0) for _ in range(self.samples)]
+        words = dict(queue=10000, nr=nr, tasks=tasks)
+        case = "while-scanning" if nr else "quiet"
+        self.row("latency", variant, case, number, "unmap_ns", edge(sorted(unmap)[-1]),
+                 histogram(unmap), **words)
+        self.row("latency", variant, case, number, "free_ns", edge(sorted(unmap)[-1] * 2),
+                 histogram([2 * u for u in unmap]), **words)
+        mean = 12000 + met * hold / 2
+        self.row("latency", variant, case, number, "unmaps_per_second", 1e9 / mean, **words)
+        holds = [hold * self.noise() for _ in range(50)] if nr else []
+        self.row("latency", variant, case, number, "hold_max_ns", max(holds, default=0),
+                 histogram(holds) or None, **words)
+
+    def workload(self):
+        for case, seconds in (("allocator", 2.0), ("memcg-pressure", 5.0), ("fork-exit", 1.0)):
+            for number, variant in self.each():
+                for metric, value in (("seconds", seconds * self.noise()),
+                                      ("splits", 100 + self.generator.randrange(9)),
+                                      ("refaults", 0)):
+                    self.row("workload", variant, case, number, metric, value, tasks=2)
+
+    def sync(self):
+        for number in range(self.rounds + 1):
+            self.load = 1
+            for variant in ("nosync", "series"):
+                self.row("ttu_sync", variant, "half-mapped", number, "ns_per_folio",
+                         200000 * self.noise() * (1.2 if variant == "series" else 1))
+                zap = [self.generator.lognormvariate(10, 0.3) for _ in range(300)]
+                self.row("ttu_sync", variant, "zap", number, "free_ns", edge(max(zap)),
+                         histogram(zap))
+
+    @property
+    def doc(self):
+        return {"meta": {"base": "6.12", "arch": "x86_64", "accel": "tcg", "vcpus": 2,
+                         "kernel": "6.12.117-splitq", "date": "2026-11-21 10:00:00",
+                         "debug": "none", "quick": False}, "rows": self.rows}
 
 
 if __name__ == "__main__":
