@@ -33,7 +33,7 @@ WIRING = (
     ("tools/testing/selftests/mm/run_vmtests.sh", "before", b'CATEGORY="mdwe" run_test ./mdwe_test\n',
      b"""for test in ./deferred_split/deferred_split_*; do
 	case "$test" in
-	*.c | *.h | *_explore | *_torture | *'*') continue ;;
+	*.c | *.h | *_explore | *_torture | *_bench | *'*') continue ;;
 	esac
 	CATEGORY="deferred_split" run_test "$test"
 	if [ "$VM_SELFTEST_ITEMS" != "default" ]; then
