@@ -24,7 +24,7 @@
 
 #include "splitq.h"
 
-#define MAX_KEPT	(1UL << 20)
+#define MAX_KEPT	1000000UL
 
 struct keep {
 	struct mutex mutex;		/* writers: of all below */

@@ -277,6 +277,22 @@ def measure(built, args, clock, where, plan, accel):
     return rows, judged
 
 
+def plans_of(args):
+    """What is to be measured by which clock: clock -> plan."""
+    if args.series not in ("1", "all"):
+        die("SERIES=%s" % args.series, "make bench has stock and the series in one kernel")
+    only = args.only.replace(",", " ").split()
+    plans = {}
+    for clock in (ICOUNT,) if args.det else (TIME, ICOUNT):
+        plan = PLANS[args.bench, clock]
+        plans[clock] = [p for p in plan if not only or p[0] in only]
+    plans = {clock: plan for clock, plan in plans.items() if plan}
+    if not plans:
+        die("nothing is called '%s'" % args.only,
+            "--only is a list of: scan hold latency workload ttu_sync")
+    return plans
+
+
 def again(kernel, args):
     words = run.again(kernel, args).split()
     words = [w for w in words if not w.startswith(("SERIES=", "MUTANT="))]
@@ -286,9 +302,8 @@ def again(kernel, args):
 def bench(args, timer=None):
     """make bench: returns (bench.json's content, judged rows, directory)."""
     timer = timer or common.Clock()
+    plans = plans_of(args)
     args.mutant = "bench"
-    if args.series not in ("1", "all"):
-        die("SERIES=%s" % args.series, "make bench has stock and the series in one kernel")
     args.mem = args.mem or (QUICK_MEM if args.bench == "quick" else FULL_MEM)
     boot.check_size(args)
     kernel = common.Kernel(args)
@@ -298,15 +313,6 @@ def bench(args, timer=None):
     common.write_atomically(os.path.join(where, "again.sh"),
                             "#!/bin/sh\n# Measure this once more, from the top of the kit.\n" +
                             again(kernel, args) + "\n")
-    plans = {clock: PLANS[args.bench, clock] for clock in ((ICOUNT,) if args.det
-                                                           else (TIME, ICOUNT))}
-    if args.only:
-        plans = {c: [p for p in plan if p[0] in args.only.split(",")]
-                 for c, plan in plans.items()}
-        plans = {c: plan for c, plan in plans.items() if plan}
-    if not plans:
-        die("nothing is called '%s'" % args.only, "--only is a list of: scan hold latency "
-            "workload ttu_sync")
     rows, judged = [], []
     for clock, plan in plans.items():
         got = measure(built, args, clock, where, plan, "tcg" if clock == ICOUNT else accel)

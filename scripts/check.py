@@ -12,6 +12,7 @@ Prints one line a check and, last, 'N passed, N failed' alone on a line.
 import argparse
 import datetime
 import glob
+import json
 import os
 import py_compile
 import re
@@ -166,8 +167,8 @@ def style_of_patches(source, kernel):
 def style_of_c(source):
     def files(*patterns):
         return sorted(f for p in patterns for f in glob.glob(os.path.join(TOP, p)))
-    return checkpatch(source, KERNEL_C_IGNORE, ["-f"] + files("kmod/*.[ch]", "kunit/*.[ch]",
-                                                           "kunit/*/*.[ch]")) + \
+    return checkpatch(source, KERNEL_C_IGNORE, ["-f"] + files(
+        "kmod/*.[ch]", "kunit/*.[ch]", "kunit/*/*.[ch]", "patches/bench/*.[ch]")) + \
         checkpatch(source, USER_C_IGNORE, ["-f"] + files("selftests/*.[ch]", "scripts/guest/*.c"))
 
 
@@ -537,6 +538,42 @@ def style_of_mutants(source):
     return bad
 
 
+def style_of_variants(source, base):
+    """Of the designs to measure against, and of what measures; see style_of_mutants()."""
+    found = list(common.variants(base).values()) + \
+        list(common.patches_below("bench", base).values())
+    return [line for patch in found for line in checkpatch(
+        source, PATCH_IGNORE + ",COMMIT_LOG_LONG_LINE,GIT_COMMIT_ID", [patch])]
+
+
+def bench_is_complete():
+    """A quick one measures everything; what it measures is not judged."""
+    import bench
+    args = bench_arguments()
+    doc, rows, where = bench.bench(args)
+    say("       %d rows" % len(doc["rows"]))
+    with open(os.path.join(where, "bench.json")) as f:
+        written = json.load(f)
+    return ["%s: %s %s (%s)" % (r["test"], r["verdict"], r["detail"], where) for r in rows
+            if r["verdict"] != judge.PASS] + \
+        (["bench.json is not what was measured (%s)" % where] if written != doc else [])
+
+
+def bench_sees_who_runs():
+    """Variants that are not switched: that must be noticed."""
+    import bench
+    _, rows, where = bench.bench(bench_arguments(plant=True, only="scan,ttu_sync"))
+    bad = [r for r in rows if r["test"] in ("bench/scan", "bench/ttu_sync") and
+           (r["verdict"] != judge.FAIL or "turn" not in (r["detail"] or ""))]
+    return ["%s: %s %s, must be FAIL (%s)" % (r["test"], r["verdict"], r["detail"], where)
+            for r in bad] + ([] if rows else ["nothing was judged"])
+
+
+def bench_arguments(**changes):
+    return arguments(**dict(dict(debug="", bench="quick", only="", plant=False, mem=0),
+                            **changes))
+
+
 def mutants_combine(base, source):
     """They apply, and the kernel for all of them is them: it dies if not."""
     import combine
@@ -731,6 +768,9 @@ def verb():
     for base in sorted(b for b in sources if common.mutants(b)):
         check("mutants: one kernel for all of %s is made of them" % base,
               lambda: mutants_combine(base, sources[base]))
+    for base in sorted(common.bases()):
+        check("%s: checkpatch of the variants" % base,
+              lambda: style_of_variants(sources[base], base))
     check("debug options stick", lambda: debug_options_stick(source))
 
     # What matters most comes first: there may be a limit.
@@ -763,6 +803,8 @@ def verb():
     check("7.3: sparse", lambda: sparse(sources["7.3"], "7.3"))
     for base in sorted(sources):
         check("%s: an odd configuration builds" % base, lambda: odd_configurations(base))
+    check("bench: all is measured", bench_is_complete)
+    check("bench: a variant that does not run is noticed", bench_sees_who_runs)
     check("make run once more", warm_run_is_quick)
     check("no QEMU is left behind", nothing_left_behind)
 

@@ -34,7 +34,7 @@ WIRING = (
      b"""for test in ./deferred_split/deferred_split_*; do
 	[ -x "$test" ] || continue
 	case "$test" in
-	*_explore | *_torture | *_after) continue ;;
+	*_explore | *_torture | *_after | *_bench) continue ;;
 	esac
 	CATEGORY="deferred_split" run_test "$test"
 	if [ "$VM_SELFTEST_ITEMS" != "default" ]; then

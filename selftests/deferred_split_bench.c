@@ -206,8 +206,14 @@ static void read_hist(struct hist *h, const char *rest)
 
 	if (sscanf(rest, " <= %lu %lu", &upper, &count) == 2)
 		h->bucket[bucket_of(upper)] = count;
-	else
-		sscanf(rest, " %lu %lu %lu", &h->count, &h->sum, &h->max);
+	else if (sscanf(rest, " %lu %lu %lu", &h->count, &h->sum, &h->max) != 3)
+		say_wrong("stats: %s", rest);
+}
+
+static void set_clocks(bool on)
+{
+	if (ds_write_file(BENCH_DIR "clocks", on ? "Y" : "N"))
+		say_wrong("clocks cannot be switched");
 }
 
 /* @function: whose copy must have run, and no other; NULL: that is not looked at. */
@@ -228,9 +234,11 @@ static void finish(const char *variant, const char *function, struct stats *s)
 				say_wrong("%s of %s ran %ld times, when it was %s's turn", ran,
 					  whose, count, variant);
 		}
-		sscanf(line, "scans %ld %ld %ld %ld", &s->scans, &s->scan_ns, &s->returned,
-		       &s->could_scan);
-		sscanf(line, "missed %ld", &s->missed);
+		if (sscanf(line, "scans %ld %ld %ld %ld", &s->scans, &s->scan_ns, &s->returned,
+			   &s->could_scan) == 4)
+			continue;
+		if (sscanf(line, "missed %ld", &s->missed) == 1)
+			continue;
 		if (!strncmp(line, "hold ", 5))
 			read_hist(&s->hold, line + 4);
 		if (!strncmp(line, "wait ", 5))
@@ -252,12 +260,22 @@ static bool is_scan_variant(int i)
 	return strcmp(variants[i], NOSYNC);
 }
 
-/* The variant whose turn it is, or NULL. They take turns at being the first. */
-static const char *turn(int round, int i, bool (*wanted)(int))
+/*
+ * Every variant that is wanted once in each round, and another one first in each; until
+ * something is wrong.
+ */
+static void take_turns(bool (*wanted)(int), void (*once)(struct row row, const void *arg),
+		       struct row row, const void *arg)
 {
-	int v = (round + i) % nr_variants;
+	int i, v;
 
-	return wanted(v) ? variants[v] : NULL;
+	for (row.round = 0; row.round <= opt.rounds; row.round++)
+		for (i = 0; i < nr_variants; i++) {
+			v = (row.round + i) % nr_variants;
+			row.variant = variants[v];
+			if (wanted(v) && !wrong[0])
+				once(row, arg);
+		}
 }
 
 /* -- Folios in the queue ---------------------------------------------------- */
@@ -343,81 +361,94 @@ static const struct scan_case {
 	{ "contended", "lock", 1, 1 },
 };
 
-static void say_scan(struct row row, const struct stats *s, const struct scan_case *c)
+/* The whole queue, nr_to_scan at a time, by a shrinker with or without clocks in it. */
+static void scan_queue(const struct row *row, const struct scan_case *c, bool clocks,
+		       struct stats *s)
 {
-	double n = s->could_scan;
-	long split = (1 - c->back) * n;
-
-	if (labs(s->returned - split) > 0.02 * n + 2)
-		say_wrong("%s: %ld of %ld folios should be split, %ld were", c->name, split,
-			  s->could_scan, s->returned);
-	say_row(&row, "ns_per_folio", s->scan_ns / n, NULL);
-	say_row(&row, "hold_max_ns", s->hold.max, &s->hold);
-	say_row(&row, "splits", s->returned, NULL);
-	row.bench = "locks";
-	say_row(&row, "acquisitions_per_folio", s->hold.count / n, NULL);
-	/* Those of split_folio(): of each folio that is split one, in every design. */
-	say_row(&row, "split_acquisitions_per_folio", s->split_hold.count / n, NULL);
-	say_row(&row, "hold_ns_per_folio", s->hold.sum / n, NULL);
-}
-
-static void scan_once(const struct scan_case *c, const char *variant, int round, long queue,
-		      long nr)
-{
-	struct row row = { "scan", variant, c->name, queue, nr, 1, round };
 	struct pool pool;
-	struct stats s;
-	long done;
+	long done, split;
 	int fd;
 
-	if (pool_fill(&pool, queue, small)) {
-		fd = pool_keep(&pool, c->step, c->keep);
-		start(variant);
-		for (done = 0; done < queue; done += nr)
-			ds_scan(&memcg, 0, nr);
-		finish(variant, "deferred_split_scan", &s);
-		if (fd >= 0)
-			close(fd);
-		say_scan(row, &s, c);
-	}
+	memset(s, 0, sizeof(*s));
+	if (!pool_fill(&pool, row->queue, small))
+		goto out;
+	fd = pool_keep(&pool, c->step, c->keep);
+	set_clocks(clocks);
+	start(row->variant);
+	for (done = 0; done < row->queue; done += row->nr_to_scan)
+		ds_scan(&memcg, 0, row->nr_to_scan);
+	finish(row->variant, "deferred_split_scan", s);
+	set_clocks(true);
+	if (fd >= 0)
+		close(fd);
+	split = (1 - c->back) * s->could_scan;
+	if (labs(s->returned - split) > 0.02 * s->could_scan + 2)
+		say_wrong("%s: %ld of %ld folios should be split, %ld were", c->name, split,
+			  s->could_scan, s->returned);
+	if (labs(s->could_scan - row->queue) > 0.02 * row->queue + 2)
+		say_wrong("%s: %ld folios should be scanned, %ld were", c->name, row->queue,
+			  s->could_scan);
+out:
 	pool_drop(&pool);
+}
+
+static void scan_once(struct row row, const void *arg)
+{
+	const struct scan_case *c = arg;
+	struct stats s;
+	double n;
+
+	scan_queue(&row, c, false, &s);
+	n = s.could_scan;
+	if (wrong[0])
+		return;
+	say_row(&row, "ns_per_folio", s.scan_ns / n, NULL);
+	say_row(&row, "splits", s.returned, NULL);
+	row.bench = "locks";
+	say_row(&row, "acquisitions_per_folio", s.hold.count / n, NULL);
+	/* Those of split_folio(): of each folio that is split one, in every design. */
+	say_row(&row, "split_acquisitions_per_folio", s.split_hold.count / n, NULL);
+
+	scan_queue(&row, c, true, &s);
+	n = s.could_scan;
+	if (wrong[0])
+		return;
+	say_row(&row, "hold_ns_per_folio", s.hold.sum / n, NULL);
+	row.bench = "scan";
+	say_row(&row, "hold_max_ns", s.hold.max, &s.hold);
 }
 
 static void bench_scan(void)
 {
+	struct row row = { .bench = "scan", .tasks = 1 };
 	long queue = opt.queue < 2048 ? opt.queue : 2048;
-	const char *variant;
 	long nrs[] = { 128, queue };
 	size_t c, n;
-	int round, i;
 
+	row.queue = queue;
 	set_sizes(true);
 	for (c = 0; c < ARRAY_SIZE(scan_cases); c++) {
 		if (scan_cases[c].keep && !opt.module)
 			continue;
-		for (n = 0; n < ARRAY_SIZE(nrs); n++)
-			for (round = 0; round <= opt.rounds; round++)
-				for (i = 0; i < nr_variants; i++) {
-					variant = turn(round, i, is_scan_variant);
-					if (variant && !wrong[0])
-						scan_once(&scan_cases[c], variant, round, queue,
-							  nrs[n]);
-				}
+		row.what = scan_cases[c].name;
+		for (n = 0; n < ARRAY_SIZE(nrs); n++) {
+			row.nr_to_scan = nrs[n];
+			take_turns(is_scan_variant, scan_once, row, &scan_cases[c]);
+		}
 	}
 }
 
 /* -- (b): how long are interrupts off? --------------------------------------- */
 
-static void hold_once(const char *variant, int round, long queue, long nr)
+static void hold_once(struct row row, const void *unused)
 {
-	struct row row = { "hold", variant, "none-split", queue, nr, 1, round };
-	int times = nr > 1000 ? 1 : nr > 100 ? 3 : 20;
+	int times = row.nr_to_scan > 1000 ? 1 : row.nr_to_scan > 100 ? 3 : 20;
 	struct stats s;
 
-	start(variant);
+	start(row.variant);
 	while (times--)
-		ds_scan(&memcg, 0, nr);
-	finish(variant, "deferred_split_scan", &s);
+		ds_scan(&memcg, 0, row.nr_to_scan);
+	finish(row.variant, "deferred_split_scan", &s);
 	say_row(&row, "hold_max_ns", s.hold.max, &s.hold);
 	say_row(&row, "wait_max_ns", s.wait.max, NULL);
 	say_row(&row, "ns_per_folio", (double)s.scan_ns / s.could_scan, NULL);
@@ -425,25 +456,22 @@ static void hold_once(const char *variant, int round, long queue, long nr)
 
 static void bench_hold(void)
 {
-	const char *variant;
-	long queue, nr;
+	struct row row = { .bench = "hold", .what = "none-split", .tasks = 1 };
 	struct pool pool;
-	int fd, round, i;
+	long nr;
+	int fd;
 
 	if (!opt.module)
 		return;
 	set_sizes(true);
-	for (queue = 1000; queue <= opt.queue && !wrong[0]; queue *= 10) {
+	for (row.queue = 1000; row.queue <= opt.queue && !wrong[0]; row.queue *= 10) {
 		/* All come back: the queue stays as long as it is. */
-		if (pool_fill(&pool, queue, small)) {
+		if (pool_fill(&pool, row.queue, small)) {
 			fd = pool_keep(&pool, 1, "pin");
-			for (nr = 1; nr <= queue && nr <= 10000; nr *= 10)
-				for (round = 0; round <= opt.rounds; round++)
-					for (i = 0; i < nr_variants; i++) {
-						variant = turn(round, i, is_scan_variant);
-						if (variant && !wrong[0])
-							hold_once(variant, round, queue, nr);
-					}
+			for (nr = 1; nr <= row.queue && nr <= 10000; nr *= 10) {
+				row.nr_to_scan = nr;
+				take_turns(is_scan_variant, hold_once, row, NULL);
+			}
 			close(fd);
 		}
 		pool_drop(&pool);
@@ -588,10 +616,9 @@ static void unmapper(struct task *task)
 	}
 }
 
-static void latency_once(const char *variant, int round, long queue, long nr, int tasks)
+static void latency_once(struct row row, const void *unused)
 {
-	struct row row = { "latency", variant, nr ? "while-scanning" : "quiet", queue, nr, tasks,
-			   round };
+	int nr = row.nr_to_scan, tasks = row.tasks;
 	struct hist unmap = { 0 }, freed = { 0 };
 	struct stats s;
 	int i;
@@ -602,13 +629,13 @@ static void latency_once(const char *variant, int round, long queue, long nr, in
 		task_start(i, cpu_of(i), unmapper);
 	if (nr)
 		task_start(MAX_TASKS, 0, scanner);
-	start(variant);
+	start(row.variant);
 	tasks_go(tasks + !!nr);
 	usleep(opt.ms * 1000);
 	write_int(&shared->stop, 1);
 	for (i = 0; i <= MAX_TASKS; i++)
 		task_wait(i);
-	finish(variant, nr ? "deferred_split_scan" : NULL, &s);
+	finish(row.variant, nr ? "deferred_split_scan" : NULL, &s);
 
 	for (i = 0; i < tasks; i++) {
 		hist_merge(&unmap, &shared->tasks[i].unmap);
@@ -625,29 +652,26 @@ static void latency_once(const char *variant, int round, long queue, long nr, in
 
 static void bench_latency(void)
 {
-	long queue = opt.queue < 10000 ? opt.queue : 10000;
-	long nrs[] = { 0, 128, queue };
-	const char *variant;
+	struct row row = { .bench = "latency", .queue = opt.queue < 10000 ? opt.queue : 10000 };
+	long nrs[] = { 0, 128, row.queue };
 	struct pool pool;
-	int fd, round, i, tasks;
 	size_t n;
+	int fd;
 
 	if (!opt.module)
 		return;
 	set_sizes(true);
-	if (pool_fill(&pool, queue, small)) {
-		fd = pool_keep(&pool, 1, "pin");
-		for (n = 0; n < ARRAY_SIZE(nrs); n++)
-			for (tasks = 1; tasks <= opt.tasks; tasks *= 2)
-				for (round = 0; round <= opt.rounds; round++)
-					for (i = 0; i < nr_variants; i++) {
-						variant = turn(round, i, is_scan_variant);
-						if (variant && !wrong[0])
-							latency_once(variant, round, queue,
-								     nrs[n], tasks);
-					}
-		close(fd);
+	if (!pool_fill(&pool, row.queue, small))
+		goto out;
+	fd = pool_keep(&pool, 1, "pin");
+	for (n = 0; n < ARRAY_SIZE(nrs); n++) {
+		row.nr_to_scan = nrs[n];
+		row.what = nrs[n] ? "while-scanning" : "quiet";
+		for (row.tasks = 1; row.tasks <= opt.tasks; row.tasks *= 2)
+			take_turns(is_scan_variant, latency_once, row, NULL);
 	}
+	close(fd);
+out:
 	pool_drop(&pool);
 }
 
@@ -698,13 +722,13 @@ static void allocator(struct task *task)
 static void pressed(struct task *task)
 {
 	unsigned int seed = task - shared->tasks + 1;
-	size_t size = 3 * ARENA_THPS * thp, at;
+	size_t size = ARENA_THPS * thp, at;
 	char *arena = map_aligned(size);
 	int i;
 
 	for (i = 0; i < NR_LOOPS; i++)
-		for (at = 0; at < size; at += size / 3) {
-			arena_work(arena + at, size / 3, &seed);
+		for (at = 0; at < size; at += size / 4) {
+			arena_work(arena + at, size / 4, &seed);
 			task->work++;
 		}
 }
@@ -770,10 +794,10 @@ static long splits_so_far(void)
 	return ds_size_stat(thp, "split") + ds_size_stat(small, "split");
 }
 
-static void workload_once(const struct workload *w, const char *variant, int round)
+static void workload_once(struct row row, const void *arg)
 {
-	int tasks = opt.tasks < 2 ? opt.tasks : 2, i;
-	struct row row = { "workload", variant, w->name, 0, 128, tasks, round };
+	const struct workload *w = arg;
+	int tasks = row.tasks, i;
 	long splits, refaults, swapins;
 	struct stats s;
 	double begin;
@@ -784,11 +808,11 @@ static void workload_once(const struct workload *w, const char *variant, int rou
 	if (w->scanned)
 		task_start(MAX_TASKS, -1, slow_scanner);
 	else
-		limit_memcg(tasks * 3 * ARENA_THPS * thp * 2 / 5);
+		limit_memcg(tasks * ARENA_THPS * thp / 2);
 	splits = splits_so_far();
 	refaults = ds_vmstat("workingset_refault_anon");
 	swapins = ds_vmstat("pswpin");
-	start(variant);
+	start(row.variant);
 	tasks_go(tasks + w->scanned);
 	begin = ds_now();
 	for (i = 0; i < tasks; i++)
@@ -796,7 +820,7 @@ static void workload_once(const struct workload *w, const char *variant, int rou
 	begin = ds_now() - begin;
 	write_int(&shared->stop, 1);
 	task_wait(MAX_TASKS);
-	finish(variant, "deferred_split_scan", &s);
+	finish(row.variant, "deferred_split_scan", &s);
 	if (!w->scanned)
 		limit_memcg(0);
 
@@ -810,18 +834,15 @@ static void workload_once(const struct workload *w, const char *variant, int rou
 
 static void bench_workload(void)
 {
-	const char *variant;
-	int round, i;
+	struct row row = { .bench = "workload", .nr_to_scan = 128,
+			   .tasks = opt.tasks < 2 ? opt.tasks : 2 };
 	size_t w;
 
 	set_sizes(false);
-	for (w = 0; w < ARRAY_SIZE(workloads); w++)
-		for (round = 0; round <= opt.rounds; round++)
-			for (i = 0; i < nr_variants; i++) {
-				variant = turn(round, i, is_scan_variant);
-				if (variant && !wrong[0])
-					workload_once(&workloads[w], variant, round);
-			}
+	for (w = 0; w < ARRAY_SIZE(workloads); w++) {
+		row.what = workloads[w].name;
+		take_turns(is_scan_variant, workload_once, row, &workloads[w]);
+	}
 }
 
 /* -- (f): TTU_SYNC -------------------------------------------------------------- */
@@ -834,9 +855,8 @@ static bool is_sync_variant(int i)
 }
 
 /* THPs that are mapped by their pages, half of them: the walk meets empty entries. */
-static void sync_split_once(const char *variant, int round)
+static void sync_split_once(struct row row, const void *unused)
 {
-	struct row row = { "ttu_sync", variant, "half-mapped", NR_THPS, NR_THPS, 1, round };
 	struct pool pool;
 	struct stats s;
 	long i;
@@ -844,9 +864,9 @@ static void sync_split_once(const char *variant, int round)
 	if (pool_fill(&pool, NR_THPS, thp)) {
 		for (i = 0; i < NR_THPS; i++)
 			madvise(pool.base + i * thp + thp / 2, thp / 2, MADV_DONTNEED);
-		start(variant);
+		start(row.variant);
 		ds_scan(&memcg, 0, NR_THPS);
-		finish(variant, "unmap_folio", &s);
+		finish(row.variant, "unmap_folio", &s);
 		say_row(&row, "ns_per_folio", (double)s.scan_ns / s.could_scan, NULL);
 		say_row(&row, "splits", s.returned, NULL);
 	}
@@ -873,23 +893,22 @@ static void zapper(struct task *task)
 	}
 }
 
-static void sync_zap_once(const char *variant, int round)
+static void sync_zap_once(struct row row, const void *unused)
 {
-	struct row row = { "ttu_sync", variant, "zap", NR_THPS, 128, 1, round };
 	struct task *task = &shared->tasks[0];
 	struct stats s;
 
 	tasks_prepare();
-	scanner_nr = 128;
+	scanner_nr = row.nr_to_scan;
 	task_start(0, cpu_of(0), zapper);
 	task_start(MAX_TASKS, 0, scanner);
-	start(variant);
+	start(row.variant);
 	tasks_go(2);
 	usleep(opt.ms * 1000);
 	write_int(&shared->stop, 1);
 	task_wait(0);
 	task_wait(MAX_TASKS);
-	finish(variant, "unmap_folio", &s);
+	finish(row.variant, "unmap_folio", &s);
 	say_row(&row, "free_ns", hist_quantile(&task->freed, 0.9999), &task->freed);
 	say_row(&row, "splits", s.returned, NULL);
 	say_row(&row, "zaps_per_second", task->freed.count * 1e3 / opt.ms, NULL);
@@ -897,21 +916,16 @@ static void sync_zap_once(const char *variant, int round)
 
 static void bench_ttu_sync(void)
 {
-	void (*once[])(const char *variant, int round) = { sync_split_once, sync_zap_once };
-	const char *variant;
-	int round, i;
-	size_t n;
+	struct row row = { .bench = "ttu_sync", .what = "half-mapped", .queue = NR_THPS,
+			   .nr_to_scan = NR_THPS, .tasks = 1 };
 
 	set_sizes(false);
+	take_turns(is_sync_variant, sync_split_once, row, NULL);
 	/* What was faulted in is underused, and split although all of it is mapped. */
 	ds_set_underused(true);
-	for (n = 0; n < ARRAY_SIZE(once); n++)
-		for (round = 0; round <= opt.rounds; round++)
-			for (i = 0; i < nr_variants; i++) {
-				variant = turn(round, i, is_sync_variant);
-				if (variant && !wrong[0])
-					once[n](variant, round);
-			}
+	row.what = "zap";
+	row.nr_to_scan = 128;
+	take_turns(is_sync_variant, sync_zap_once, row, NULL);
 	ds_set_underused(false);
 }
 

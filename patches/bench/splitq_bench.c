@@ -5,6 +5,9 @@
  *
  *	splitq_bench/variant	write a name; read: all of them, the chosen one in []
  *	splitq_bench/stats	read: what was measured; write anything: forget it
+ *	splitq_bench/clocks	N: locks are counted, and no clock is read for them; in
+ *				stats SUM and MAX are 0 then, and nothing is distributed.
+ *				The cheapest that there is, for the time of a whole scan
  *	splitq_bench/stuck	Y: what is written to variant is not done. A fault, for
  *				who wants to see whether it is noticed.
  *
@@ -65,9 +68,10 @@ atomic_t splitq_nr_scanning = ATOMIC_INIT(0);
 static splitq_scan_fn real_scan;
 static atomic64_t nr_scans, scan_ns, returned, could_scan, missed;
 static bool stuck;
+bool splitq_clocks = true;
 
 /* Held for reading by scans: a variant is not changed under one. */
-static DEFINE_STATIC_PERCPU_RWSEM(variant_sem);
+DEFINE_STATIC_PERCPU_RWSEM(variant_sem);
 
 /* Of those above the first few all parts have the same number of values. */
 static int bucket_of(u64 ns)
@@ -91,6 +95,8 @@ static u64 bucket_upper(int bucket)
 static void add_time(struct splitq_time *time, u64 ns)
 {
 	time->count++;
+	if (!READ_ONCE(splitq_clocks))
+		return;
 	time->sum += ns;
 	time->max = max(time->max, ns);
 	time->bucket[bucket_of(ns)]++;
@@ -112,7 +118,7 @@ void splitq_locked(bool by_scan, u64 asked)
 
 	cpu->asked = asked;
 	cpu->by_scan = by_scan;
-	cpu->locked = local_clock();
+	cpu->locked = splitq_now();
 }
 
 void splitq_unlock(void)
@@ -122,7 +128,7 @@ void splitq_unlock(void)
 
 	if (!cpu->locked)
 		return;
-	now = local_clock();
+	now = splitq_now();
 	add_time(&cpu->time[cpu->by_scan ? HOLD : SPLIT_HOLD], now - cpu->locked);
 	add_time(&cpu->time[cpu->by_scan ? WAIT : SPLIT_WAIT], cpu->locked - cpu->asked);
 	cpu->locked = 0;
@@ -303,6 +309,7 @@ static int __init splitq_bench_init(void)
 
 	debugfs_create_file("variant", 0600, dir, NULL, &variant_fops);
 	debugfs_create_file("stats", 0600, dir, NULL, &stats_fops);
+	debugfs_create_bool("clocks", 0600, dir, &splitq_clocks);
 	debugfs_create_bool("stuck", 0600, dir, &stuck);
 	return 0;
 }

@@ -24,17 +24,23 @@ enum { SPLITQ_PLAIN, SPLITQ_IRQ, SPLITQ_IRQSAVE };
 typedef unsigned long (*splitq_scan_fn)(struct shrinker *shrink, struct shrink_control *sc);
 
 extern atomic_t splitq_nr_scanning;
+extern bool splitq_clocks;
 
 splitq_scan_fn splitq_bench_wrap(splitq_scan_fn scan);
 bool splitq_is_scanner(void);
 void splitq_locked(bool by_scan, u64 asked);
 void splitq_unlock(void);
 
-/* Interrupts are off already, or this is all that they are on for. */
+/* The time, or what stands for it if it is not to be known; not 0. */
+static __always_inline u64 splitq_now(void)
+{
+	return READ_ONCE(splitq_clocks) ? local_clock() : 1;
+}
+
 static __always_inline u64 splitq_asks(void)
 {
 	return unlikely(atomic_read(&splitq_nr_scanning)) && splitq_is_scanner() ?
-		local_clock() : 0;
+		splitq_now() : 0;
 }
 
 static __always_inline void splitq_has(int kind, int scan_kind, u64 asked)
@@ -52,43 +58,51 @@ static __always_inline void splitq_gives_back(void)
 #ifdef SPLITQ_LOCK
 
 /* The compiler knows the answer. */
-#define splitq_measured(text)	(__builtin_strstr(text, SPLITQ_LOCK) != NULL)
+#define splitq_measured(text)	(!!__builtin_strstr(text, SPLITQ_LOCK))
 
-#define splitq_take(kind, text, irq_off, take)				\
+/* With interrupts off. The lock is what it was; only this is beside it. */
+#define splitq_take(kind, text, lock)					\
 do {									\
-	if (splitq_measured(text)) {					\
-		u64 splitq_asked;					\
+	u64 splitq_asked = splitq_measured(text) ? splitq_asks() : 0;	\
 									\
-		irq_off;						\
-		splitq_asked = splitq_asks();				\
-		take;							\
-		splitq_has(kind, SPLITQ_SCAN_LOCK, splitq_asked);	\
-	} else {							\
-		irq_off;						\
-		take;							\
-	}								\
+	(spin_lock)(lock);						\
+	splitq_has(kind, SPLITQ_SCAN_LOCK, splitq_asked);		\
 } while (0)
 
-#define splitq_give(text, give)						\
+#define splitq_give(text)						\
 do {									\
 	if (splitq_measured(text))					\
 		splitq_gives_back();					\
-	give;								\
 } while (0)
 
 #undef spin_lock_irqsave
 #define spin_lock_irqsave(lock, flags)					\
-	splitq_take(SPLITQ_IRQSAVE, #lock, local_irq_save(flags), (spin_lock)(lock))
+do {									\
+	local_irq_save(flags);						\
+	splitq_take(SPLITQ_IRQSAVE, #lock, lock);			\
+} while (0)
 #define spin_lock_irq(lock)						\
-	splitq_take(SPLITQ_IRQ, #lock, local_irq_disable(), (spin_lock)(lock))
+do {									\
+	local_irq_disable();						\
+	splitq_take(SPLITQ_IRQ, #lock, lock);				\
+} while (0)
 #define spin_lock(lock)							\
-	splitq_take(SPLITQ_PLAIN, #lock, , (spin_lock)(lock))
+	splitq_take(SPLITQ_PLAIN, #lock, lock)
 #define spin_unlock(lock)						\
-	splitq_give(#lock, (spin_unlock)(lock))
+do {									\
+	splitq_give(#lock);						\
+	(spin_unlock)(lock);						\
+} while (0)
 #define spin_unlock_irq(lock)						\
-	splitq_give(#lock, (spin_unlock_irq)(lock))
+do {									\
+	splitq_give(#lock);						\
+	(spin_unlock_irq)(lock);					\
+} while (0)
 #define spin_unlock_irqrestore(lock, flags)				\
-	splitq_give(#lock, (spin_unlock_irqrestore)(lock, flags))
+do {									\
+	splitq_give(#lock);						\
+	(spin_unlock_irqrestore)(lock, flags);				\
+} while (0)
 
 #endif /* SPLITQ_LOCK */
 #endif

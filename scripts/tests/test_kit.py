@@ -1299,6 +1299,30 @@ class Combine(Sandbox):
         got.generated["mm/x.c"].insert(-1, "int y;")
         self.fails(["mm/x.c", "not the series'"], got.verify)
 
+    def test_the_kernel_to_measure(self):
+        with open(os.path.join(self.tree, "mm/x.c"), "w") as f:
+            f.write(C_FILE)
+        stage = os.path.join(self.dir, "stage")
+        os.mkdir(stage)
+        patch = self.patch("old-a.patch", "n < 0", "n < 1")
+        got = self.combine.Combined(self.source(), stage, [patch], bench=True)
+        text = "\n".join(got.generated["mm/x.c"])
+        # Who runs is counted, also if it is the series.
+        self.assertIn("\tcase SPLITQ_old:\n\t\tsplitq_ran(SPLITQ_IN_add, SPLITQ_old);\n"
+                      "\t\treturn add__old(s, n);\n"
+                      "\tdefault:\n\t\tsplitq_ran(SPLITQ_IN_add, SPLITQ_NONE);\n", text)
+        names = got.write(self.source(), stage)
+        self.assertIn("mm/splitq_bench.c", names)
+        with open(os.path.join(stage, self.combine.SOURCE)) as f:
+            self.assertIn("[SPLITQ_old] = \"old\",", f.read())
+        with open(os.path.join(stage, "mm/Makefile")) as f:
+            self.assertIn("splitq_mutants.o splitq_bench.o", f.read())
+        other = os.path.join(self.dir, "other")
+        os.mkdir(other)
+        alone = self.patch("new-b.patch", "int x;", "long x;")
+        self.fails(["new cannot be a variant", "mm/x.c"], lambda: self.combine.Combined(
+            self.source(), other, [patch, alone], bench=True))
+
     def test_one_that_does_not_apply_is_named(self):
         with open(os.path.join(self.tree, "mm/x.c"), "w") as f:
             f.write(C_FILE.replace("n < 0", "n < 7"))
@@ -1320,6 +1344,86 @@ class PutInPlace(Sandbox):
         self.assertTrue(os.path.exists(os.path.join(final, "file")))
         with self.assertRaises(OSError):
             build.put_in_place(os.path.join(self.dir, "nowhere"), os.path.join(self.dir, "x"))
+
+
+class Bench(Sandbox):
+    """What make bench makes of the driver's output."""
+
+    PLAN = {"time": (("scan", 60, "-r 1 -q 100"),)}
+
+    def setUp(self):
+        super().setUp()
+        import bench
+        self.bench = bench
+        self.lines = ["TAP version 13"]
+        for variant in bench.variants_of("6.12", "scan"):
+            for turn in range(2):
+                for case in bench.CASES["scan"]:
+                    for kind in ("scan", "locks"):
+                        for metric in bench.METRICS[kind]:
+                            self.lines.append("# row %s %s %s 100 50 1 %d %s %s" % (
+                                kind, variant, case, turn, metric,
+                                "200.0000" if variant == "stock" else "10.5000"))
+
+    def complaints(self, lines, clock="time"):
+        return self.bench.missing(self.bench.read_rows(lines, clock), "6.12",
+                                  {clock: self.PLAN["time"]})
+
+    def test_rows_and_their_histograms(self):
+        rows = self.bench.read_rows(
+            ["# row hold stock none-split 1000 10 1 0 hold_max_ns 300.0000",
+             "# hist 7 1 15 2", "# hist 31 4", "# row hold stock x 1 1 1 2 scans 2.5000"], "time")
+        self.assertEqual(rows[0], {
+            "bench": "hold", "variant": "stock", "case": "none-split",
+            "params": {"queue": 1000, "nr_to_scan": 10, "tasks": 1}, "round": 0, "warmup": True,
+            "clock": "time", "metric": "hold_max_ns", "value": 300,
+            "hist": [[7, 1], [15, 2], [31, 4]]})
+        self.assertEqual((rows[1]["value"], rows[1]["hist"], rows[1]["warmup"]),
+                         (2.5, None, False))
+
+    def test_instructions_are_not_called_ns(self):
+        rows = self.bench.read_rows(
+            ["# row hold stock x 1 1 1 0 hold_max_ns 300.0000", "# hist 8 1",
+             "# row scan stock x 1 1 1 0 ns_per_folio 5.0000",
+             "# row scan stock x 1 1 1 0 splits 5.0000"], "icount")
+        self.assertEqual([(r["metric"], r["value"], r["hist"]) for r in rows],
+                         [("hold_max_instructions", 150, [[4, 1]]),
+                          ("instructions_per_folio", 2.5, None), ("splits", 5, None)])
+
+    def test_what_is_missing_is_named(self):
+        self.assertEqual(self.complaints(self.lines), [])
+        self.assertEqual(self.complaints(self.lines, "icount"), [])
+        for words in ("locks series", "scan stock all-split 100 50 1 1 splits"):
+            with self.subTest(words):
+                bad = self.complaints([line for line in self.lines if words not in line])
+                self.assertTrue(bad)
+                self.assertIn(words.split()[1], bad[0])
+        self.assertIn("has no splits",
+                      self.complaints([x for x in self.lines if "splits" not in x])[0])
+        self.assertTrue(self.complaints([x.replace("ns_per_folio 10.5", "ns_per_folio 0.0")
+                                         for x in self.lines]))
+
+    def test_the_table_names_the_machine(self):
+        doc = {"meta": {"base": "6.12", "arch": "x86_64", "accel": "tcg", "vcpus": 2},
+               "rows": self.bench.read_rows(self.lines, "time")}
+        for line in self.bench.table(doc).split("\n"):
+            self.assertIn("6.12 x86_64 tcg 2 vCPUs", line)
+        self.assertIn("stock/series 19", self.bench.table(doc))
+        told = self.bench.targets(doc)
+        self.assertRegex(told, r"throughput, all-split, 50 at a time.*: met")
+        self.assertRegex(told, r"all-split <= 0.0323 .*10.5: NOT MET")
+        self.assertRegex(told, r"worst hold, 10000 .*not measured")
+
+    def test_bad_input(self):
+        for words in (dict(series="0"), dict(only="nothing")):
+            with self.subTest(words):
+                args = types.SimpleNamespace(**dict(vars(self.arguments()), **words))
+                self.fails(["SERIES=0" if "series" in words else "nothing is called"],
+                           lambda: self.bench.plans_of(args))
+
+    @staticmethod
+    def arguments():
+        return types.SimpleNamespace(bench="quick", only="", det=False, series="1")
 
 
 class Mutants(Sandbox):
