@@ -939,8 +939,8 @@ int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int ma
 
 /* -- What the kernel says -------------------------------------------------- */
 
-/* Bad page, machine died, warning, soft lockup: what a splat leaves behind. */
-#define TAINT_SPLAT	(1L << 5 | 1L << 7 | 1L << 9 | 1L << 14)
+/* What a splat leaves behind, bits 5, 7, 9, 14: bad page, died, warning, soft lockup. */
+#define TAINT_SPLAT	0x42a0L
 
 static int kmsg = -1;
 static long taint_seen;
