@@ -15,6 +15,7 @@ enum ds_evidence {
 	DS_SEE_NOTHING,
 	DS_SEE_MOVED,			/* it is somewhere else */
 	DS_SEE_GONE,			/* it is not there: swapped out */
+	DS_SEE_SWAPPED_WHOLE,		/* the same, and not split before */
 	DS_SEE_COLLAPSED,		/* a THP again, elsewhere */
 };
 
@@ -36,6 +37,7 @@ enum ds_evidence {
  * @may_stay: it may be left whole and forgotten, see the file that says so
  * @split_must_wait: the second splits, and must not come to an end while the first is
  *	held and the folio is mapped
+ * @v1: in a memcg of cgroup v1, with swap accounting
  * @neighbours: further folios on the queue with it
  * @size: of the folio, 0 for that of a PMD
  * @weight: so many times as long as others are held
@@ -47,7 +49,7 @@ struct ds_race {
 	const char *name, *bugs;
 	const char *actions[2];
 	const char *functions[2][DS_RACE_FUNCTIONS + 1];
-	bool underused, partial, shmem, restless, may_stay, split_must_wait;
+	bool underused, partial, shmem, restless, may_stay, split_must_wait, v1;
 	unsigned int neighbours;
 	size_t size;
 	int rounds, weight;
