@@ -10,7 +10,7 @@ export DEBUG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare explore replay torture mutants bisect litmus check setup \
+.PHONY: help run compare explore replay torture mutants mmtests bisect litmus check setup \
 	setup-check fetch prepare configure build shell kunit series bisectable configs judge
 
 help:
@@ -37,6 +37,8 @@ bisect: setup
 	@scripts/race_bisect.py --whole
 mutants: setup
 	@scripts/mutants.py
+mmtests: setup
+	@scripts/mmtests.py
 check: setup-check
 	@scripts/check.py
 fetch: setup

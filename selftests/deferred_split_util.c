@@ -902,7 +902,7 @@ int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int ma
 /* -- What the kernel says -------------------------------------------------- */
 
 /* Bad page, machine died, warning, soft lockup: what a splat leaves behind. */
-#define TAINT_SPLAT	(1L << 5 | 1L << 7 | 1L << 9 | 1L << 14)
+#define TAINT_SPLAT	0x42a0L
 
 static int kmsg = -1;
 static long taint_seen;
