@@ -10,7 +10,7 @@ export DEBUG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare coverage explore replay torture mutants bench bisect litmus check setup \
+.PHONY: help run compare coverage explore replay torture mutants mmtests bench bisect litmus check setup \
 	setup-check fetch prepare configure build shell kunit series bisectable configs judge
 
 help:
@@ -39,6 +39,8 @@ bisect: setup
 	@scripts/race_bisect.py --whole
 mutants: setup
 	@scripts/mutants.py
+mmtests: setup
+	@scripts/mmtests.py
 bench: setup
 	@scripts/bench.py
 check: setup-check

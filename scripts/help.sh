@@ -17,6 +17,7 @@ verb         what it does
   bisect     find the commit that a race came with, or went with, that shows only
              sometimes (LINUX, GOOD, BAD, TESTS, RATE)
   mutants    put known bugs back, one after the other: each must be caught (M, TIME)
+  mmtests    the kernel's own mm selftests in the guest: what do they see (SERIES=0)?
   bench      measure designs of the queue side by side, in one kernel (BENCH, DET=1)
   shell      an interactive guest (DET=1, GDB=1)
   kunit      the KUnit suite by the kernel's own kunit.py

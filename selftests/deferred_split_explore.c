@@ -150,6 +150,7 @@ static void settle(struct explorer *x)
 
 	if (x->op->v1 || x->victim->v1) {
 		why = ds_memcg_create_v1(&s->memcg, "a") ?: ds_memcg_create_v1(&s->other, "b");
+		why = why ?: ds_memcg_moves_charges(&s->memcg) ?: ds_memcg_moves_charges(&s->other);
 	} else if (x->root) {
 		ds_memcg_root(&s->memcg);
 	} else {
