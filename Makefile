@@ -10,8 +10,8 @@ export DEBUG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare explore replay torture mutants bisect litmus check setup \
-	setup-check fetch prepare configure build shell kunit series bisectable configs judge
+.PHONY: help run compare explore replay torture mutants bisect litmus report check setup \
+	setup-check setup-report fetch prepare configure build shell kunit series bisectable configs judge
 
 help:
 	@scripts/help.sh
@@ -20,6 +20,8 @@ setup:
 	@scripts/setup.sh run
 setup-check:
 	@scripts/setup.sh check
+setup-report:
+	@scripts/setup.sh report
 
 run: setup
 	@scripts/run.py
@@ -37,6 +39,8 @@ bisect: setup
 	@scripts/race_bisect.py --whole
 mutants: setup
 	@scripts/mutants.py
+report: setup-report
+	@scripts/report.py
 check: setup-check
 	@scripts/check.py
 fetch: setup
