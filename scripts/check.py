@@ -747,6 +747,7 @@ def verb():
     check("tests of the litmus judge", lambda: unit_tests("test_litmus.py"))
     check("tests of the bisection", lambda: unit_tests("test_bisect.py"))
     check("tests of the coverage", lambda: unit_tests("test_coverage.py"))
+    check("tests of the report", lambda: unit_tests("test_report.py"))
     check("shellcheck", shell_scripts)
     check("python compiles", python_scripts)
     check("make help names everything", help_names_everything)

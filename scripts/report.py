@@ -107,6 +107,8 @@ class Bench:
             metric, number, value = row["metric"], row["round"], row["value"]
             params, buckets = row.get("params") or {}, row.get("hist")
             where = "%s %s" % (bench, metric)
+            if not isinstance(metric, str):
+                raise TypeError(metric)
             if variant not in VARIANTS:
                 return "unknown variant '%s' (%s), left out" % (variant, where)
             if bench not in BENCHES or clock not in CLOCKS:
@@ -348,7 +350,7 @@ class Document:
         def cell(tag, text, n):
             classes = ["n"] if right[n] else []
             classes += [VERDICT_CLASS[text]] if text in VERDICT_CLASS else []
-            classes += ["on"] if columns[n] == ON else []
+            classes += ["on"] if columns[n].endswith(ON) else []
             return "<%s%s>%s</%s>" % (tag, " class='%s'" % " ".join(classes) if classes else "",
                                       html.escape(text), tag)
         lines = ["<div class=t><table>", "<thead><tr>%s</tr></thead><tbody>" % "".join(
@@ -651,7 +653,8 @@ def scan_section(doc, b):
 def rounds_figure(doc, b, key):
     plot = Plot("round", "time per folio", logx=False, logy=False, height=320)
     plot.axis("y", "time")
-    plot.commands += ["set yrange [0:*]", "set xtics 1", "set offsets 0.5, 0.5, 0, 0"]
+    last = max(r for s in b.series[key].values() for r in list(s.values) + [0])
+    plot.commands += ["set yrange [0:*]", "set xtics 1", "set xrange [-0.5:%g]" % (last + 0.5)]
     for variant in b.variants([key]):
         series = b.series[key][variant]
         points = sorted(list(series.warm.items()) + list(series.values.items()))
@@ -689,13 +692,16 @@ def line_figure(doc, b, keys, name, xlabel, title, caption):
     plot.axis("y", kind)
     plot.commands.append("set xrange [%g:%g]" % (param(keys[0], name) / 1.4,
                                                  param(keys[-1], name) * 1.4))
-    for variant in b.variants(keys):
+    variants = b.variants(keys)
+    for place, variant in enumerate(variants):
         rows = []
+        # A little apart: equal ones would hide each other.
+        aside = 1.06 ** (place - (len(variants) - 1) / 2)
         for key in keys:
             got = b.interval(key, variant)
             if got and got.middle > 0:
                 low, high = (got.least, got.most) if got.low is None else (got.low, got.high)
-                rows.append([param(key, name), got.middle * size, max(low, 0.1) * size,
+                rows.append([param(key, name) * aside, got.middle * size, max(low, 0.1) * size,
                              high * size])
         plot.add_variant(variant, rows)
     doc.figure(title, plot.svg(), caption)
@@ -715,7 +721,7 @@ def hold_section(doc, b):
                 if keys:
                     doc.lack("%s: no two values of %s" % (STEP[clock], name))
                 continue
-            line_figure(doc, b, line, name, xlabel, "Longest hold of the queue's lock, by %s, %s"
+            line_figure(doc, b, line, name, xlabel, "Longest hold of the queue's lock, by %s (%s)"
                         % ("nr_to_scan" if name == "nr_to_scan" else "queue length", STEP[clock]),
                         "With %s %s. Medians over the rounds of each round's longest hold, with "
                         "their 95 %% intervals, or all that was seen where there are too few "
@@ -820,7 +826,7 @@ def latency_rows(b, key):
                 name, q = enough[-1]
                 against = "%s %s" % (name, show_comparison(
                     stats.paired_quantiles(series.histograms, stock.histograms, q)))
-        rows.append([key_text(key), variant, "{:,}".format(h.total)] +
+        rows.append([key_text(key, ("queue",)), variant, "{:,}".format(h.total)] +
                     [show_quantile(h.quantile(q), "time") for _, q in QUANTILES] +
                     [show(h.largest(), "time"), against, b.on(key.clock)])
     return rows
@@ -839,8 +845,9 @@ def latency_figure(doc, b, key, what, tasks, nr):
         doc.figure("Latency of a %s, %d task%s, while %s" % (
             what, tasks, "" if tasks == 1 else "s", "a scan takes up to {:,}".format(nr)
             if nr else "nothing scans"), plot.svg(),
-            "%s. The share of all samples of all rounds that took longer than that; where a line "
-            "ends, there was nothing longer. %s" % (key_text(key), b.said(key.clock)))
+            "%s queued. The share of all samples of all rounds that took longer than that; where a "
+            "line ends, there was nothing longer. %s" % (
+                "{:,}".format(param(key, "queue") or 0), b.said(key.clock)))
 
 
 def workload_section(doc, b):

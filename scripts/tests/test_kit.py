@@ -1230,7 +1230,7 @@ class Setup(Sandbox):
             if found:
                 os.symlink(found, os.path.join(self.bin, name))
         for words, qemus in ((["run", "x86_64"], ["x86"]), (["run", "arm64"], ["arm"]),
-                             (["check"], ["arm", "x86"])):
+                             (["check"], ["arm", "x86"]), (["report"], [])):
             got = subprocess.run([os.path.join(SCRIPTS, "setup.sh")] + words,
                                  env={"PATH": self.bin}, stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, text=True)
