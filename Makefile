@@ -3,14 +3,14 @@
 # it. Every verb is a program in scripts/ that can be run by hand; see make help.
 
 SERIES ?= 1
-export BASE ARCH SERIES MUTANT M LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE RANGE PAIRS SCHEDULE TIME SEED GOOD BAD RATE CONFIDENCE CONFIGS RUN SPLITQ_CACHE
+export BASE ARCH PAGES SERIES MUTANT M LINUX TESTS SMP MEM ACCEL DET GDB JOBS OUT VICTIM OP STATE RANGE PAIRS SCHEDULE TIME SEED GOOD BAD RATE CONFIDENCE CONFIGS BENCH RUN SPLITQ_CACHE
 # Empty it means no option at all: not so if it was not given.
 ifneq ($(origin DEBUG),undefined)
 export DEBUG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare coverage explore replay torture mutants bisect litmus check setup \
+.PHONY: help run compare coverage explore replay torture mutants bench bisect litmus check setup \
 	setup-check fetch prepare configure build shell kunit series bisectable configs judge
 
 help:
@@ -39,6 +39,8 @@ bisect: setup
 	@scripts/race_bisect.py --whole
 mutants: setup
 	@scripts/mutants.py
+bench: setup
+	@scripts/bench.py
 check: setup-check
 	@scripts/check.py
 fetch: setup

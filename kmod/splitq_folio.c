@@ -123,14 +123,17 @@ static void folio_query_drop(struct folio_query *q)
 	q->kept = NULL;
 }
 
-/* With a reference to the folio behind an address of a process; or an ERR_PTR(). */
-static struct folio *folio_find(int nr, unsigned long addr)
+/**
+ * splitq_get_mm - the address space of a process
+ * @nr: its id
+ *
+ * Return: with a reference, for mmput(); or ERR_PTR(-ESRCH).
+ */
+struct mm_struct *splitq_get_mm(int nr)
 {
 	struct task_struct *task;
 	struct mm_struct *mm;
-	struct page *page;
 	struct pid *pid;
-	long ret;
 
 	pid = find_get_pid(nr);
 	task = get_pid_task(pid, PIDTYPE_PID);
@@ -139,17 +142,40 @@ static struct folio *folio_find(int nr, unsigned long addr)
 		return ERR_PTR(-ESRCH);
 	mm = get_task_mm(task);
 	put_task_struct(task);
-	if (!mm)
-		return ERR_PTR(-ESRCH);
+	return mm ?: ERR_PTR(-ESRCH);
+}
+
+/**
+ * splitq_get_folio - the folio behind an address
+ * @mm: of whom
+ * @addr: where
+ *
+ * Return: with a reference, for folio_put(); or ERR_PTR(-EFAULT): nothing is there.
+ */
+struct folio *splitq_get_folio(struct mm_struct *mm, unsigned long addr)
+{
+	struct page *page;
+	long ret;
 
 	mmap_read_lock(mm);
 	/* FOLL_DUMP: look, don't fault anything in where there is nothing. */
 	ret = get_user_pages_remote(mm, addr, 1, FOLL_DUMP, &page, NULL);
 	mmap_read_unlock(mm);
-	mmput(mm);
 	if (ret != 1)
 		return ERR_PTR(ret < 0 ? ret : -EFAULT);
 	return page_folio(page);
+}
+
+static struct folio *folio_find(int nr, unsigned long addr)
+{
+	struct mm_struct *mm = splitq_get_mm(nr);
+	struct folio *folio;
+
+	if (IS_ERR(mm))
+		return ERR_CAST(mm);
+	folio = splitq_get_folio(mm, addr);
+	mmput(mm);
+	return folio;
 }
 
 /* What is at this place in memory? Nobody may be asked to keep it there. */

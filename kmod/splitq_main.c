@@ -16,6 +16,7 @@
  *	splitq/audit_marked	walk all memory for folios marked partially mapped
  *	splitq/audit_plant	make the next audit see a fault that is not there
  *	splitq/jitter	hold whoever comes by one of many points, at random
+ *	splitq/keep	pin or lock many folios of a process at a time
  *
  * Loading the module and reading its files changes nothing. A pause point holds
  * a CPU with interrupts off for a bounded time; on a kernel with the bugs that
@@ -55,6 +56,7 @@ static int __init splitq_init(void)
 	splitq_folio_init(splitq_dir);
 	splitq_audit_init(splitq_dir);
 	splitq_jitter_init(splitq_dir);
+	splitq_bench_init(splitq_dir);
 	return 0;
 }
 

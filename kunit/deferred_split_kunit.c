@@ -45,6 +45,13 @@ extern struct list_head shrinker_list;
 #define MAX_FOLIOS	1000
 #define MAX_THREADS	2
 #define SMALL_ORDER	2
+/*
+ * Of what stands for a THP: with base pages of 64K one of a PMD would be 512 MiB. What is
+ * smaller than a PMD is mapped by PTEs, and no fault queues it: map_folio() does.
+ */
+#define LARGE_ORDER	(PMD_ORDER < 9 ? PMD_ORDER : 9)
+#define LARGE_NR	((int)BIT(LARGE_ORDER))
+#define LARGE_SIZE	(PAGE_SIZE << LARGE_ORDER)
 #define HOLD_MS		10000	/* nobody is held for longer than that */
 #define WAIT_MS		200	/* who has not got a lock by then waits for it */
 #define BATCH		31	/* folios in a folio_batch */
@@ -94,6 +101,7 @@ struct ds_context {
 	struct task_struct *task;	/* the test's own */
 	long partially_mapped;		/* at the start of the test */
 	unsigned int max_ptes_none;
+	unsigned long orders;		/* that faults after MADV_HUGEPAGE may have */
 	spinlock_t lock;		/* of the holds */
 	struct ds_hold holds[MAX_THREADS];
 	int nr_holds;
@@ -293,6 +301,14 @@ static void expect_partially_mapped(struct kunit *test, long n, int line)
 	KUNIT_EXPECT_FALSE(test, list_empty(&(folio)->_deferred_list))
 #define EXPECT_OFF_QUEUE(test, folio) \
 	KUNIT_EXPECT_TRUE(test, list_empty(&(folio)->_deferred_list))
+
+/* Only with base pages of which a PMD maps no more than LARGE_NR. */
+static void need_pmd(struct kunit *test)
+{
+	if (LARGE_ORDER < PMD_ORDER)
+		kunit_skip(test, "a THP of a PMD is %lu MiB here: run it with smaller base pages",
+			   HPAGE_PMD_SIZE >> 20);
+}
 
 /* The places of a test that is alone on its queue can be counted. */
 static void need_empty_queue(struct kunit *test)
@@ -718,6 +734,7 @@ static int ds_init(struct kunit *test)
 	use_owner(test, ROOT_MEMCG);
 	ctx->partially_mapped = partially_mapped();
 	ctx->max_ptes_none = khugepaged_max_ptes_none;
+	ctx->orders = READ_ONCE(huge_anon_orders_madvise);
 	kunit_activate_static_stub(test, deferred_split_point, at_point);
 	return 0;
 }
@@ -736,6 +753,7 @@ static void ds_exit(struct kunit *test)
 		if (ctx->threads[i])
 			end(test, ctx->threads[i], NULL);
 	khugepaged_max_ptes_none = ctx->max_ptes_none;
+	WRITE_ONCE(huge_anon_orders_madvise, ctx->orders);
 	/* A scan that runs away needs something to scan, or it would never end. */
 	if (!READ_ONCE(scan_runs_away))
 		put_folios(ctx);
@@ -749,19 +767,19 @@ struct ds_param {
 };
 
 static const struct ds_param all_places[] = {
-	{ SMALL_ORDER, NO_MEMCG }, { 4, NO_MEMCG }, { PMD_ORDER, NO_MEMCG },
-	{ SMALL_ORDER, ROOT_MEMCG }, { 4, ROOT_MEMCG }, { PMD_ORDER, ROOT_MEMCG },
-	{ SMALL_ORDER, CHILD_MEMCG }, { 4, CHILD_MEMCG }, { PMD_ORDER, CHILD_MEMCG },
+	{ SMALL_ORDER, NO_MEMCG }, { 4, NO_MEMCG }, { LARGE_ORDER, NO_MEMCG },
+	{ SMALL_ORDER, ROOT_MEMCG }, { 4, ROOT_MEMCG }, { LARGE_ORDER, ROOT_MEMCG },
+	{ SMALL_ORDER, CHILD_MEMCG }, { 4, CHILD_MEMCG }, { LARGE_ORDER, CHILD_MEMCG },
 };
 
 /* What is not charged is not freed while it is queued, if there are memcgs. */
 static const struct ds_param charged_places[] = {
-	{ SMALL_ORDER, ROOT_MEMCG }, { 4, ROOT_MEMCG }, { PMD_ORDER, ROOT_MEMCG },
-	{ SMALL_ORDER, CHILD_MEMCG }, { 4, CHILD_MEMCG }, { PMD_ORDER, CHILD_MEMCG },
+	{ SMALL_ORDER, ROOT_MEMCG }, { 4, ROOT_MEMCG }, { LARGE_ORDER, ROOT_MEMCG },
+	{ SMALL_ORDER, CHILD_MEMCG }, { 4, CHILD_MEMCG }, { LARGE_ORDER, CHILD_MEMCG },
 };
 
 static const struct ds_param thp_places[] = {
-	{ PMD_ORDER, ROOT_MEMCG }, { PMD_ORDER, CHILD_MEMCG }
+	{ LARGE_ORDER, ROOT_MEMCG }, { LARGE_ORDER, CHILD_MEMCG }
 };
 
 static void describe_place(const struct ds_param *param, char *desc)
@@ -903,16 +921,17 @@ static void the_mark_is_counted_by_order(struct kunit *test)
 
 static void the_mark_is_an_event_once(struct kunit *test)
 {
-	long deferred = mthp_stat(MTHP_STAT_SPLIT_DEFERRED, PMD_ORDER);
+	long deferred = mthp_stat(MTHP_STAT_SPLIT_DEFERRED, LARGE_ORDER);
 	long events = vm_event(THP_DEFERRED_SPLIT_PAGE);
-	struct folio *folio = new_queued(test, PMD_ORDER, false);
+	struct folio *folio = new_queued(test, LARGE_ORDER, false);
 
-	KUNIT_EXPECT_EQ(test, mthp_stat(MTHP_STAT_SPLIT_DEFERRED, PMD_ORDER), deferred);
+	KUNIT_EXPECT_EQ(test, mthp_stat(MTHP_STAT_SPLIT_DEFERRED, LARGE_ORDER), deferred);
 	deferred_split_folio(folio, true);
 	deferred_split_folio(folio, true);
-	KUNIT_EXPECT_EQ(test, mthp_stat(MTHP_STAT_SPLIT_DEFERRED, PMD_ORDER), deferred + 1);
+	KUNIT_EXPECT_EQ(test, mthp_stat(MTHP_STAT_SPLIT_DEFERRED, LARGE_ORDER), deferred + 1);
 	if (IS_ENABLED(CONFIG_VM_EVENT_COUNTERS))
-		KUNIT_EXPECT_EQ(test, vm_event(THP_DEFERRED_SPLIT_PAGE), events + 1);
+		KUNIT_EXPECT_EQ(test, vm_event(THP_DEFERRED_SPLIT_PAGE),
+				events + (LARGE_ORDER == PMD_ORDER));
 }
 
 static void a_folio_that_is_not_huge_is_no_thp_event(struct kunit *test)
@@ -931,7 +950,7 @@ static void each_memcg_has_its_own_queue(struct kunit *test)
 	struct ds_place other = owners_place(test, OTHER_MEMCG);
 
 	deferred_split_folio(new_folio_on(test, &child, SMALL_ORDER), true);
-	deferred_split_folio(new_folio_on(test, &child, PMD_ORDER), false);
+	deferred_split_folio(new_folio_on(test, &child, LARGE_ORDER), false);
 	deferred_split_folio(new_folio_on(test, &other, SMALL_ORDER), true);
 	EXPECT_QUEUED_AT(test, &child, 2);
 	EXPECT_QUEUED_AT(test, &other, 1);
@@ -1080,7 +1099,7 @@ static void a_queued_folio_is_freed_in_any_context(struct kunit *test)
 	struct ds_call call = { .function = call_put };
 
 	/* The last reference is often that of an end of I/O, or an RCU callback. */
-	call.folio = new_queued(test, PMD_ORDER, true);
+	call.folio = new_queued(test, LARGE_ORDER, true);
 	ctx->nr--;
 	call_in_context(test, &call);
 	EXPECT_QUEUED(test, 0);
@@ -1097,7 +1116,7 @@ static void a_folio_is_queued_in_any_context(struct kunit *test)
 {
 	struct ds_call call = { .function = call_queue };
 
-	call.folio = new_folio(test, PMD_ORDER);
+	call.folio = new_folio(test, LARGE_ORDER);
 	call_in_context(test, &call);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
@@ -1347,11 +1366,13 @@ static void max_ptes_none_says_what_is_underused(struct kunit *test)
 static void enough_filled_pages_end_the_look(struct kunit *test)
 {
 	struct ds_context *ctx = test->priv;
-	struct folio *folio = new_queued(test, PMD_ORDER, false);
+	struct folio *folio;
 
+	need_pmd(test);
+	folio = new_queued(test, LARGE_ORDER, false);
 	/* The last byte of the first page; only two filled pages would be too many. */
 	memset(folio_address(folio) + PAGE_SIZE - 1, 1, 1);
-	khugepaged_max_ptes_none = HPAGE_PMD_NR - 2;
+	khugepaged_max_ptes_none = LARGE_NR - 2;
 	scan_all(ctx, 1);
 	EXPECT_ON_QUEUE(test, folio);
 	memset(folio_address(folio) + 3 * PAGE_SIZE, 1, 1);
@@ -1478,7 +1499,7 @@ static void each_folio_of_a_batch_goes_its_own_way(struct kunit *test)
 	khugepaged_max_ptes_none = NONE_UNDERUSED;
 	new_queued(test, SMALL_ORDER, false);		/* is dropped */
 	new_locked(test, SMALL_ORDER, true);
-	new_queued(test, PMD_ORDER, true);		/* does not split */
+	new_queued(test, LARGE_ORDER, true);		/* does not split */
 	new_locked(test, 4, true);
 	frozen = new_queued(test, 4, true);
 	KUNIT_ASSERT_TRUE(test, folio_ref_freeze(frozen, 1));
@@ -1591,13 +1612,16 @@ static void map_area(struct kunit *test, struct mapped *map)
 	if (ctx->here.memcg && ctx->here.memcg == children[0])
 		KUNIT_ASSERT_EQ(test, cgroup_write("child/cgroup.procs", "0"), 0);
 #endif
-	addr = kunit_vm_mmap(test, NULL, 0, 2 * HPAGE_PMD_SIZE, PROT_READ | PROT_WRITE,
+	/* Faults take the largest that is allowed and fits into the area. */
+	if (LARGE_ORDER < PMD_ORDER)
+		set_bit(LARGE_ORDER, &huge_anon_orders_madvise);
+	addr = kunit_vm_mmap(test, NULL, 0, 2 * LARGE_SIZE, PROT_READ | PROT_WRITE,
 			     MAP_ANONYMOUS | MAP_PRIVATE, 0);
 	KUNIT_ASSERT_NE(test, addr, 0UL);
-	map->base = ALIGN(addr, HPAGE_PMD_SIZE);
+	map->base = ALIGN(addr, LARGE_SIZE);
 	map->addr = map->base;
 	map->vma = vma_lookup(current->mm, map->addr);
-	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map->base, HPAGE_PMD_SIZE, MADV_HUGEPAGE), 0);
+	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map->base, LARGE_SIZE, MADV_HUGEPAGE), 0);
 }
 
 /* Write to it, and take a reference to what comes. */
@@ -1620,10 +1644,12 @@ static void map_folio(struct kunit *test, struct mapped *map, unsigned int order
 	map_area(test, map);
 	map->size = PAGE_SIZE << order;
 	page = fault_in(test, map);
-	KUNIT_ASSERT_EQ_MSG(test, folio_order(map->folio), (unsigned int)PMD_ORDER,
+	KUNIT_ASSERT_EQ_MSG(test, folio_order(map->folio), (unsigned int)LARGE_ORDER,
 			    "no THP was to be had");
 	KUNIT_ASSERT_EQ(test, folio_nid(map->folio), ctx->here.nid);
-	if (order < PMD_ORDER) {
+	if (LARGE_ORDER < PMD_ORDER)
+		deferred_split_folio(map->folio, false);
+	if (order < LARGE_ORDER) {
 		folio_lock(map->folio);
 		KUNIT_EXPECT_EQ(test, split_huge_page_to_list_to_order(page, NULL, order), 0);
 		map->folio = page_folio(page);
@@ -1632,10 +1658,10 @@ static void map_folio(struct kunit *test, struct mapped *map, unsigned int order
 	}
 }
 
-/* A THP; the fault has queued it. */
+/* A THP; the fault has queued it, or map_folio(). */
 static void map_thp(struct kunit *test, struct mapped *map)
 {
-	map_folio(test, map, PMD_ORDER);
+	map_folio(test, map, LARGE_ORDER);
 }
 
 static void zap(struct mapped *map, unsigned long from, unsigned long size)
@@ -1653,7 +1679,7 @@ static void zap_half(struct mapped *map)
 
 static void zap_rest(struct mapped *map)
 {
-	zap(map, map->base, HPAGE_PMD_SIZE);
+	zap(map, map->base, LARGE_SIZE);
 }
 
 /* Ours is the last reference but for those of its mappings. */
@@ -1689,6 +1715,7 @@ static void a_thp_is_queued_at_fault(struct kunit *test)
 {
 	struct mapped map;
 
+	need_pmd(test);
 	map_thp(test, &map);
 	EXPECT_ON_QUEUE(test, map.folio);
 	EXPECT_QUEUED(test, 1);
@@ -1788,14 +1815,14 @@ static void the_memory_of_an_unmapped_half_is_given_back(struct kunit *test)
 
 	use_owner(test, CHILD_MEMCG);
 	map_thp(test, &map);
-	fill(test, &map, HPAGE_PMD_NR);
+	fill(test, &map, LARGE_NR);
 	zap_half(&map);
 	put_mapped(&map);
 	before = page_counter_read(&ctx->here.memcg->memory);
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
 	after = page_counter_read(&ctx->here.memcg->memory);
 	/* The memcg may have kept a few for the next to come. */
-	KUNIT_EXPECT_LE(test, after + HPAGE_PMD_NR / 2 - MEMCG_CHARGE_BATCH, before);
+	KUNIT_EXPECT_LE(test, after + LARGE_NR / 2 - MEMCG_CHARGE_BATCH, before);
 	zap_rest(&map);
 #else
 	kunit_skip(test, "no CONFIG_MEMCG");
@@ -1818,7 +1845,7 @@ static void an_underused_thp_is_split(struct kunit *test)
 	EXPECT_QUEUED(test, 0);
 	if (IS_ENABLED(CONFIG_VM_EVENT_COUNTERS))
 		KUNIT_EXPECT_EQ(test, vm_event(THP_UNDERUSED_SPLIT_PAGE), splits + 1);
-	expect_contents(test, &map, 3, HPAGE_PMD_NR);
+	expect_contents(test, &map, 3, LARGE_NR);
 	zap_rest(&map);
 }
 
@@ -1829,9 +1856,9 @@ static void a_used_thp_is_not_split(struct kunit *test)
 
 	khugepaged_max_ptes_none = 0;
 	map_thp(test, &map);
-	fill(test, &map, HPAGE_PMD_NR);
+	fill(test, &map, LARGE_NR);
 	scan_all(ctx, 1);
-	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)LARGE_ORDER);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), ctx->here.queued);
 	EXPECT_QUEUED(test, 0);
 	put_mapped(&map);
@@ -1875,7 +1902,7 @@ static void an_underused_thp_is_put_back_while_referenced(struct kunit *test)
 	map_thp(test, &map);
 	/* The reference of map_thp() might as well be one of a migration's end. */
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 0UL);
-	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)LARGE_ORDER);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 
@@ -1913,7 +1940,7 @@ static void a_reference_that_comes_before_the_freeze_puts_a_thp_back(struct kuni
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 0UL);
 	ctx->look = NULL;
 	KUNIT_ASSERT_PTR_EQ(test, ctx->referenced, map.folio);
-	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)LARGE_ORDER);
 	EXPECT_ON_QUEUE(test, map.folio);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, mark);
@@ -1922,7 +1949,7 @@ static void a_reference_that_comes_before_the_freeze_puts_a_thp_back(struct kuni
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
 	EXPECT_QUEUED(test, 0);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
-	expect_contents(test, &map, 3, HPAGE_PMD_NR / 2);
+	expect_contents(test, &map, 3, LARGE_NR / 2);
 	zap_rest(&map);
 }
 
@@ -1936,7 +1963,7 @@ static void a_split_that_is_refused_leaves_the_queue_alone(struct kunit *test)
 	zap_half(&map);
 	page = &map.folio->page;
 	folio_lock(map.folio);
-	KUNIT_EXPECT_NE(test, split_huge_page_to_list_to_order(page, NULL, PMD_ORDER), 0);
+	KUNIT_EXPECT_NE(test, split_huge_page_to_list_to_order(page, NULL, LARGE_ORDER), 0);
 	/* Reclaim may be writing it out. */
 	folio_test_set_writeback(map.folio);
 	KUNIT_EXPECT_NE(test, split_huge_page_to_list_to_order(page, NULL, 0), 0);
@@ -1961,7 +1988,7 @@ static void a_thp_that_nobody_maps_is_put_back(struct kunit *test)
 	/* Only our reference is left, and its owners are not to be found any more. */
 	zap_rest(&map);
 	KUNIT_EXPECT_EQ(test, scan_all(test->priv, 1), 0UL);
-	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)LARGE_ORDER);
 	EXPECT_QUEUED(test, 1);
 	put_mapped(&map);
 	EXPECT_QUEUED(test, 0);
@@ -1974,15 +2001,16 @@ static void a_thp_not_used_lately_is_split_too(struct kunit *test)
 	struct mapped map;
 
 	map_thp(test, &map);
-	fill(test, &map, HPAGE_PMD_NR);
+	fill(test, &map, LARGE_NR);
 	put_mapped(&map);
-	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map.base, HPAGE_PMD_SIZE, MADV_COLD), 0);
+	/* All of it: of a part, that would split it. */
+	KUNIT_ASSERT_EQ(test, do_madvise(current->mm, map.base, LARGE_SIZE, MADV_COLD), 0);
 	zap_half(&map);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
 	EXPECT_QUEUED(test, 0);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
-	expect_contents(test, &map, HPAGE_PMD_NR / 2, HPAGE_PMD_NR);
+	expect_contents(test, &map, LARGE_NR / 2, LARGE_NR);
 	zap_rest(&map);
 }
 
@@ -1991,6 +2019,7 @@ static void the_huge_zero_folio_is_not_queued(struct kunit *test)
 	struct mapped map;
 	char c;
 
+	need_pmd(test);
 	map_area(test, &map);
 	map.size = HPAGE_PMD_SIZE;
 	KUNIT_ASSERT_EQ(test, get_user(c, (char __user *)map.base), 0);
@@ -2014,7 +2043,7 @@ static unsigned long scan_pinned(struct kunit *test, struct mapped *map)
 	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(map->addr, 1, FOLL_WRITE, &page), 1);
 	ret = scan_all(test->priv, 1);
 	unpin_user_page(page);
-	KUNIT_EXPECT_EQ(test, folio_order(map->folio), (unsigned int)PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, folio_order(map->folio), (unsigned int)LARGE_ORDER);
 	return ret;
 }
 
@@ -2060,7 +2089,7 @@ static void an_underused_thp_is_not_split_while_mlocked(struct kunit *test)
 	folio_set_mlocked(map.folio);
 	put_mapped(&map);
 	expect_taken_and_dropped(test);
-	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)PMD_ORDER);
+	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)LARGE_ORDER);
 	/* Its pages were not even looked at. */
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNDERUSED]), 0);
 	EXPECT_QUEUED(test, 0);
@@ -2107,7 +2136,7 @@ static void the_parts_of_a_split_are_queued_each_for_itself(struct kunit *test)
 
 	/* To an order that may be queued itself. */
 	map_thp(test, &map);
-	zap(&map, map.base + HPAGE_PMD_SIZE - PAGE_SIZE, PAGE_SIZE);
+	zap(&map, map.base + LARGE_SIZE - PAGE_SIZE, PAGE_SIZE);
 	folio_lock(map.folio);
 	KUNIT_ASSERT_EQ(test, split_huge_page_to_list_to_order(&map.folio->page, NULL, 4), 0);
 	folio_unlock(map.folio);
@@ -2178,7 +2207,7 @@ static void a_half_unmapped_while_migrated_is_seen(struct kunit *test)
 	zap_half(&map);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 	migration_ends(test, &map);
-	KUNIT_EXPECT_EQ(test, folio_mapcount(map.folio), HPAGE_PMD_NR / 2);
+	KUNIT_EXPECT_EQ(test, folio_mapcount(map.folio), LARGE_NR / 2);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 
@@ -2210,7 +2239,7 @@ static void a_pinned_thp_stays_mapped_and_queued(struct kunit *test)
 	struct mapped map;
 
 	map_thp(test, &map);
-	fill(test, &map, HPAGE_PMD_NR);
+	fill(test, &map, LARGE_NR);
 	KUNIT_ASSERT_EQ(test, pin_user_pages_fast(map.addr, 1, FOLL_WRITE, &page), 1);
 	folio_lock(map.folio);
 	/* Neither its PMD nor, when that is split, its PTEs may go. */
@@ -2222,11 +2251,11 @@ static void a_pinned_thp_stays_mapped_and_queued(struct kunit *test)
 	remove_migration_ptes(map.folio, map.folio, 0);
 	folio_unlock(map.folio);
 	unpin_user_page(page);
-	KUNIT_EXPECT_EQ(test, folio_mapcount(map.folio), HPAGE_PMD_NR);
+	KUNIT_EXPECT_EQ(test, folio_mapcount(map.folio), LARGE_NR);
 	EXPECT_ON_QUEUE(test, map.folio);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
-	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	expect_contents(test, &map, LARGE_NR, LARGE_NR);
 	put_mapped(&map);
 	zap_rest(&map);
 	EXPECT_QUEUED(test, 0);
@@ -2252,6 +2281,7 @@ static struct file *map_file_thp(struct kunit *test, struct mapped *map)
 	struct vfsmount *mnt;
 	struct file *file;
 
+	need_pmd(test);
 	if (!type || !IS_ENABLED(CONFIG_SHMEM))
 		kunit_skip(test, "no tmpfs");
 	mnt = vfs_kern_mount(type, SB_KERNMOUNT, "tmpfs", options);
@@ -2383,7 +2413,7 @@ static void the_destination_takes_the_place_of_the_source(struct kunit *test)
 
 	use_param(test);
 	map_thp(test, &map);
-	fill(test, &map, HPAGE_PMD_NR);
+	fill(test, &map, LARGE_NR);
 	src = map.folio;
 	put_mapped(&map);
 	EXPECT_QUEUED(test, 1);
@@ -2393,7 +2423,7 @@ static void the_destination_takes_the_place_of_the_source(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, folio_test_partially_mapped(map.folio));
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
-	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	expect_contents(test, &map, LARGE_NR, LARGE_NR);
 	zap_rest(&map);
 	EXPECT_QUEUED(test, 0);
 }
@@ -2418,14 +2448,14 @@ static void migration_splits_a_partially_mapped_thp(struct kunit *test)
 	struct mapped map;
 
 	map_thp(test, &map);
-	fill(test, &map, HPAGE_PMD_NR / 2);
+	fill(test, &map, LARGE_NR / 2);
 	zap_half(&map);
 	put_mapped(&map);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 	migrate_now(test, &map);
 	EXPECT_QUEUED(test, 0);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
-	expect_contents(test, &map, HPAGE_PMD_NR / 2, HPAGE_PMD_NR);
+	expect_contents(test, &map, LARGE_NR / 2, LARGE_NR);
 	zap_rest(&map);
 }
 
@@ -2434,14 +2464,14 @@ static void a_migration_that_fails_leaves_the_source_queued(struct kunit *test)
 	struct mapped map;
 
 	map_thp(test, &map);
-	fill(test, &map, HPAGE_PMD_NR);
+	fill(test, &map, LARGE_NR);
 	/* Our reference is one too many. */
 	KUNIT_EXPECT_NE(test, migrate_now(test, &map), 0UL);
 	KUNIT_EXPECT_EQ(test, folio_mapcount(map.folio), 1);
 	EXPECT_ON_QUEUE(test, map.folio);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
-	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
+	expect_contents(test, &map, LARGE_NR, LARGE_NR);
 	put_mapped(&map);
 	zap_rest(&map);
 	EXPECT_QUEUED(test, 0);
@@ -2717,7 +2747,7 @@ static void migration_sees_that_a_scan_has_put_the_source_back(struct kunit *tes
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 	KUNIT_EXPECT_EQ_MSG(test, scan_all(ctx, 1), 1UL, "the destination is not split");
-	expect_contents(test, &map, 0, HPAGE_PMD_NR);
+	expect_contents(test, &map, 0, LARGE_NR);
 	EXPECT_QUEUED(test, 0);
 	zap_rest(&map);
 }
@@ -3045,7 +3075,7 @@ static void a_memcg_goes_offline(struct kunit *test)
 
 	use_mortal_memcg(test);
 	new_locked(test, SMALL_ORDER, true);
-	new_queued(test, PMD_ORDER, false);
+	new_queued(test, LARGE_ORDER, false);
 	before = ctx->here;
 	EXPECT_QUEUED_AT(test, &before, 2);
 	kill_memcg(test);

@@ -90,6 +90,8 @@ def verb():
             for verdict in SIGNS if verdict in column.values()), where))
     clock.lap("%d kernels" % len(columns))
     say(table(columns))
+    if judge.limits(rows):
+        say(judge.limits(rows))
     bad = regressions(columns)
     for line in bad:
         say("not as it must be: " + line)

@@ -22,6 +22,7 @@ PROBE_SECONDS = 20      # a KVM guest that is not through by then hangs
 BOOT_SECONDS = 120      # silence before init's first word
 HANG_SECONDS = 60       # silence after it: init says something every 2 s
 PR_SET_PDEATHSIG = 1
+ICOUNT_SHIFT = 1        # under -icount an instruction is 2^this ns of the guest's time
 
 
 def die_with_parent():
@@ -42,14 +43,15 @@ def stop(process):
 
 
 def qemu_command(arch, accel, image, initrd, append, run, smp, mem, det=False, gdb=False,
-                 shell=False, session=False):
+                 shell=False, session=False, nodes=None):
     a = ARCHES[arch]
     common.need_tool(a["qemu"], a["qemu_package"])
-    nodes = 2 if smp % 2 == 0 else 1
+    nodes = nodes or (2 if smp % 2 == 0 else 1)
     command = [a["qemu"], "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
     command += a["machine_kvm"] if accel == "kvm" else a["machine"]
     if det:
-        command += ["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-seed", "1",
+        command += ["-accel", "tcg,thread=single", "-icount",
+                    "shift=%d,sleep=off" % ICOUNT_SHIFT, "-seed", "1",
                     "-rtc", "base=2026-01-01T00:00:00,clock=vm"]
     else:
         command += ["-accel", "kvm" if accel == "kvm" else "tcg,thread=multi"]
@@ -150,11 +152,15 @@ def write_qemu_sh(run, command):
 
 
 def boot(built, run, tests, accel, smp=2, mem=1024, kunit=False, det=False, limit=1800,
-         on_tick=None):
-    """Boot a guest that runs the tests; returns how it ended and fills the run directory."""
+         on_tick=None, nodes=None):
+    """Boot a guest that runs the tests; returns how it ended and fills the run directory.
+
+    nodes: of memory; without it two, if the number of vCPUs is even.
+    """
     initrd, image = fill_run_dir(built, run, tests)
     append = cmdline(built.kernel.arch, "kunit.enable=%d %s" % (kunit, built.kernel.boot_words))
-    command = qemu_command(built.kernel.arch, accel, image, initrd, append, run, smp, mem, det)
+    command = qemu_command(built.kernel.arch, accel, image, initrd, append, run, smp, mem, det,
+                           nodes=nodes)
     write_qemu_sh(run, command)
 
     start = time.monotonic()
@@ -167,7 +173,7 @@ def boot(built, run, tests, accel, smp=2, mem=1024, kunit=False, det=False, limi
             stop(process)
     meta = {"release": built.info["release"], "base": built.info["base"],
             "label": built.info["label"], "series": built.info["series"],
-            "arch": built.kernel.arch, "host": common.host_arch(), "source": built.info["source"],
+            "arch": built.kernel.arch, "machine": built.kernel.machine, "host": common.host_arch(), "source": built.info["source"],
             "pinned": built.info["pinned"], "debug": built.info["debug"],
             "accel": accel + (" icount" if det else ""), "cpus": smp, "mem": mem,
             "tests": [t[0] for t in tests], "kunit": kunit, "ended": how,

@@ -48,7 +48,9 @@ def kernel_key(kernel, source):
     # Only what they change: a header is prose, and there is one kernel for all of them.
     mutants = [common.file_bytes(f).partition(b"\n---\n")[2] for f in kernel.mutant_patches]
     if kernel.combined:
-        mutants.append(common.file_bytes(os.path.join(TOP, "scripts/combine.py")))
+        import combine
+        mutants += [common.file_bytes(f) for f in [os.path.join(TOP, "scripts/combine.py")] +
+                    (sorted(combine.BENCH_FILES) if kernel.bench else [])]
     return common.digest(source.ident, config_key(kernel), kernel.nr_patches,
                          *[common.file_bytes(f) for f in kernel.patches], *tests, *mutants)[:16]
 
@@ -194,7 +196,8 @@ def build_kernel(kernel, source, clock=None):
         if clock:
             clock.lap("prepare")
 
-        release = "-splitq-%s-%s" % (kernel.build_label, key[:8])
+        release = "-splitq-%s%s-%s" % (kernel.build_label, kernel.machine[len(kernel.arch):],
+                                       key[:8])
         common.write_atomically(os.path.join(obj, "localversion-splitq"), release + "\n")
         counts = os.path.join(os.path.dirname(tree), "steps.json")
         first = not os.path.exists(os.path.join(obj, "vmlinux"))
@@ -228,6 +231,7 @@ def build_kernel(kernel, source, clock=None):
             with open(os.path.join(obj, "include/config/kernel.release")) as f:
                 full_release = f.read().strip()
             info = {"key": key, "base": kernel.base, "arch": kernel.arch,
+                    "pages": kernel.pages, "machine": kernel.machine,
                     "label": kernel.build_label, "series": kernel.nr_patches > 0, "source": source.description,
                     "pinned": source.pinned, "release": full_release, "debug": kernel.debug,
                     "compiler": common.run([common.cross(kernel.arch) + "gcc",
@@ -241,6 +245,15 @@ def build_kernel(kernel, source, clock=None):
             shutil.rmtree(tmp, ignore_errors=True)
         say("build: %s in %.0f s" % (full_release, time.monotonic() - t))
     return final, info
+
+
+def put_in_place(tmp, final):
+    """What was made under another name is there as a whole. Another run may have been quicker."""
+    try:
+        os.rename(tmp, final)
+    except OSError:
+        if not os.path.isdir(final):
+            raise
 
 
 def build_module(kernel, kernel_dir):
@@ -269,7 +282,7 @@ def build_module(kernel, kernel_dir):
             for f in glob.glob(os.path.join(tmp, "*")) + glob.glob(os.path.join(tmp, ".*")):
                 if os.path.isfile(f) and not f.endswith("splitq.ko"):
                     os.unlink(f)
-            os.rename(tmp, final)
+            put_in_place(tmp, final)
         finally:
             shutil.rmtree(tmp, ignore_errors=True)
     return os.path.join(final, "splitq.ko")
@@ -294,7 +307,7 @@ def build_selftests(kernel, source):
                        if re.search(r"error|warning", line, re.I)]
                 die("the kselftests do not build cleanly: %s" % (bad[0] if bad else "see make"),
                     " ".join(make + ["OUTPUT=/tmp/selftests"]))
-            os.rename(tmp, final)
+            put_in_place(tmp, final)
         finally:
             shutil.rmtree(tmp, ignore_errors=True)
     return final

@@ -8,6 +8,10 @@ that mutant was chosen at boot, by splitq.mutant=ID. Nothing chosen is the serie
 A mutant that changes something else than bodies of functions (in kernel style,
 '{' and '}' in the first column) is not in that kernel: it is built on its own.
 
+The kernel to measure (MUTANT=bench) is made in the same way of the series and the
+patches in patches/bench, with the variants in patches/variants: there what runs is
+chosen at run time, and every function counts whose copy ran.
+
 What was made is taken apart again: the copies of one mutant put where the functions
 are must give that patch's tree to the byte, and none of them the series'.
 """
@@ -22,6 +26,10 @@ from common import die, say
 HEADER = "include/linux/splitq_mutants.h"
 SOURCE = "mm/splitq_mutants.c"
 INCLUDE = "#include <linux/splitq_mutants.h>"
+# What measures, and where it goes.
+BENCH_FILES = {os.path.join(common.TOP, "patches/bench/splitq_bench.c"): "mm/splitq_bench.c",
+               os.path.join(common.TOP, "patches/bench/splitq_bench.h"):
+               "include/linux/splitq_bench.h"}
 BEGIN, END = "/* splitq: %s */", "/* splitq: end of %s */"
 SWITCH, SWITCH_END = "\t/* splitq: mutants */", "\t/* splitq: end of mutants */"
 
@@ -113,18 +121,23 @@ def copy_of(f, name, body):
     return [BEGIN % name] + text.split("\n") + body + [END % name, ""]
 
 
-def dispatch(f, names):
-    """The beginning of the function: whose copy is asked for?"""
+def dispatch(f, names, count=False):
+    """The beginning of the function: whose copy is asked for? count: and say who ran."""
     lines = [SWITCH, "\tswitch (READ_ONCE(splitq_mutant)) {"]
-    for name in names:
+    for name in names + ["NONE"] * count:
         call = "%s__%s(%s);" % (f.name, name, ", ".join(f.arguments))
-        lines.append("\tcase SPLITQ_%s:" % name)
+        lines.append("\tcase SPLITQ_%s:" % name if name != "NONE" else "\tdefault:")
+        if count:
+            lines.append("\t\tsplitq_ran(SPLITQ_IN_%s, SPLITQ_%s);" % (f.name, name))
+        if name == "NONE":
+            lines.append("\t\tbreak;")
+            continue
         lines += ["\t\t%s" % call, "\t\treturn;"] if f.returns == ["void"] \
             else ["\t\treturn %s" % call]
     return lines + ["\t}", SWITCH_END]
 
 
-def generate(lines, changes):
+def generate(lines, changes, count=False):
     """The file with all mutants in it. changes: name -> (number of function -> body)."""
     out, at = [], 0
     for n, f in enumerate(functions(lines)):
@@ -134,7 +147,7 @@ def generate(lines, changes):
         out += lines[at:f.start]
         for name in names:
             out += copy_of(f, name, changes[name][n])
-        out += f.declaration + f.body[:1] + dispatch(f, names) + f.body[1:]
+        out += f.declaration + f.body[:1] + dispatch(f, names, count) + f.body[1:]
         at = f.end
     out += lines[at:]
     first = next((n for n, line in enumerate(out) if line.startswith("#include")), 0)
@@ -212,11 +225,48 @@ def chooser(names):
          "}", "early_param(\"splitq.mutant\", splitq_choose);", ""]
 
 
-class Combined:
-    """The series' files with all mutants in them, made in a directory of staged files."""
+def bench_header(names, functions_changed):
+    """For the kernel to measure: what runs is chosen at run time, and counted."""
+    return ["/* SPDX-License-Identifier: GPL-2.0 */",
+            "/* Which variant is run: see mm/splitq_bench.c. Made by scripts/combine.py. */",
+            "#ifndef _LINUX_SPLITQ_MUTANTS_H", "#define _LINUX_SPLITQ_MUTANTS_H", "",
+            "#include <linux/percpu.h>", "",
+            "enum {", "\tSPLITQ_NONE,"] + ["\tSPLITQ_%s," % name for name in names] + \
+        ["\tSPLITQ_VARIANTS", "};", "", "enum {"] + \
+        ["\tSPLITQ_IN_%s," % f for f in functions_changed] + \
+        ["\tSPLITQ_FUNCTIONS", "};", "",
+         "extern int splitq_mutant;",
+         "extern const char * const splitq_variants[SPLITQ_VARIANTS];",
+         "extern const char * const splitq_functions[SPLITQ_FUNCTIONS];",
+         "DECLARE_PER_CPU(unsigned long [SPLITQ_FUNCTIONS][SPLITQ_VARIANTS], splitq_runs);", "",
+         "static inline void splitq_ran(int function, int variant)", "{",
+         "\tthis_cpu_inc(splitq_runs[function][variant]);", "}", "", "#endif", ""]
 
-    def __init__(self, source, stage, patches):
+
+def bench_chooser(names, functions_changed):
+    """The tables that go with bench_header()."""
+    return ["// SPDX-License-Identifier: GPL-2.0",
+            "/* Which variant is run: see mm/splitq_bench.c. Made by scripts/combine.py. */",
+            "#include <linux/cache.h>", INCLUDE, "",
+            "int splitq_mutant __read_mostly;", "",
+            "const char * const splitq_variants[SPLITQ_VARIANTS] = {",
+            "\t[SPLITQ_NONE] = \"series\","] + \
+        ["\t[SPLITQ_%s] = \"%s\"," % (name, name) for name in names] + \
+        ["};", "", "const char * const splitq_functions[SPLITQ_FUNCTIONS] = {"] + \
+        ["\t[SPLITQ_IN_%s] = \"%s\"," % (f, f) for f in functions_changed] + \
+        ["};", "",
+         "DEFINE_PER_CPU(unsigned long [SPLITQ_FUNCTIONS][SPLITQ_VARIANTS], splitq_runs);", ""]
+
+
+class Combined:
+    """The series' files with all mutants in them, made in a directory of staged files.
+
+    bench: variants instead, for the kernel to measure; in that all of them must be.
+    """
+
+    def __init__(self, source, stage, patches, bench=False):
         import prepare
+        self.bench = bench
         self.files = {}         # path -> the series' lines
         self.patched = {}       # name -> {path: lines}
         self.changes = {}       # path -> {name: {function: body}}
@@ -231,9 +281,12 @@ class Combined:
                         write_lines(os.path.join(scratch, path), self.files[path])
                 prepare.apply_patch(patch, scratch)
                 self.add(name, scratch, prepare.touched_files(patch))
-        self.generated = {path: generate(self.files[path], changes)
+        self.generated = {path: generate(self.files[path], changes, bench)
                           for path, changes in self.changes.items()}
         self.verify()
+        if bench and self.alone:
+            die("%s cannot be a variant: %s" % next(iter(self.alone.items())),
+                "a variant changes bodies of functions")
 
     @staticmethod
     def series_file(source, stage, path):
@@ -278,12 +331,20 @@ class Combined:
         """Put the generated files into the stage; returns their names."""
         for path, lines in self.generated.items():
             write_lines(os.path.join(stage, path), lines)
-        write_lines(os.path.join(stage, HEADER), header(self.names))
-        write_lines(os.path.join(stage, SOURCE), chooser(self.names))
+        changed = sorted({f for found in self.functions.values() for f in found})
+        write_lines(os.path.join(stage, HEADER), bench_header(self.names, changed)
+                    if self.bench else header(self.names))
+        write_lines(os.path.join(stage, SOURCE), bench_chooser(self.names, changed)
+                    if self.bench else chooser(self.names))
         makefile = self.series_file(source, stage, "mm/Makefile")
-        write_lines(os.path.join(stage, "mm/Makefile"), makefile + ["obj-y += splitq_mutants.o",
-                                                                    ""])
-        return set(self.generated) | {HEADER, SOURCE, "mm/Makefile"}
+        objects = ["splitq_mutants.o"] + ["splitq_bench.o"] * self.bench
+        write_lines(os.path.join(stage, "mm/Makefile"), makefile +
+                    ["obj-y += " + " ".join(objects), ""])
+        if self.bench:
+            for path, to in BENCH_FILES.items():
+                write_lines(os.path.join(stage, to), text_lines(path))
+        return set(self.generated) | {HEADER, SOURCE, "mm/Makefile"} | \
+            (set(BENCH_FILES.values()) if self.bench else set())
 
 
 def combine(kernel, source):
@@ -292,7 +353,8 @@ def combine(kernel, source):
     stage = tempfile.mkdtemp(dir=common.cache_dir(), prefix="combine.")
     try:
         prepare.stage_patches(source, kernel.patches, os.path.join(stage, "tree"))
-        return Combined(source, os.path.join(stage, "tree"), kernel.mutant_patches)
+        return Combined(source, os.path.join(stage, "tree"), kernel.mutant_patches,
+                        kernel.bench)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 
@@ -300,15 +362,15 @@ def combine(kernel, source):
 def verb():
     import fetch
     args = common.kernel_arguments(__doc__).parse_args()
-    args.mutant = "all"
+    args.mutant = "bench" if args.mutant == "bench" else "all"
     kernel = common.Kernel(args)
     got = combine(kernel, fetch.fetch(kernel))
     for name in got.names:
         say("%-5s %s" % (name, " ".join(got.functions[name])))
     for name, why in sorted(got.alone.items()):
         say("%-5s a kernel of its own: %s" % (name, why))
-    say("%d mutants in one kernel, %d on their own; taken apart it is the patches, to the byte"
-        % (len(got.names), len(got.alone)))
+    say("%d %s in one kernel, %d on their own; taken apart it is the patches, to the byte"
+        % (len(got.names), "variants" if kernel.bench else "mutants", len(got.alone)))
     return 0
 
 

@@ -31,6 +31,7 @@ ARCHES = {
         # Some nested hosts refuse to set the MSR that arch-capabilities stands for.
         "machine_kvm": ["-machine", "pc", "-cpu", "host,arch-capabilities=off"],
         "console": "ttyS0",
+        "pages": ("4k",),              # sizes of a base page, the default first
     },
     "arm64": {
         "kernel_arch": "arm64",
@@ -43,6 +44,7 @@ ARCHES = {
         "machine": ["-machine", "virt,gic-version=3", "-cpu", "neoverse-n1"],
         "machine_kvm": ["-machine", "virt,gic-version=host", "-cpu", "host"],
         "console": "ttyAMA0",
+        "pages": ("4k", "64k"),
     },
 }
 
@@ -202,18 +204,29 @@ def mutant_id(patch):
     return re.match(r"\w+", name[:-6] if name.endswith(".patch") else name).group(0)
 
 
-def mutants(base):
-    """The mutants of a base: id -> patch."""
-    where = os.path.join(TOP, "patches", "mutants", base)
+def patches_below(kind, base):
+    """The patches in patches/KIND/BASE: id -> patch."""
+    where = os.path.join(TOP, "patches", kind, base)
     files = sorted(os.listdir(where)) if os.path.isdir(where) else []
     return {mutant_id(f): os.path.join(where, f) for f in files if f.endswith(".patch")}
+
+
+def mutants(base):
+    """The mutants of a base: id -> patch."""
+    return patches_below("mutants", base)
+
+
+def variants(base):
+    """The designs to measure against the series of a base: id -> patch."""
+    return patches_below("variants", base)
 
 
 class Kernel:
     """Which kernel is asked for: base, arch, series, mutant, debug options, source.
 
     A mutant is an id, or the path of a patch; all is the kernel with all of them,
-    all:ID that kernel with one of them chosen when it boots.
+    all:ID that kernel with one of them chosen when it boots. bench is the kernel to
+    measure: with counters and clocks in it, and all variants instead of the mutants.
     """
 
     def __init__(self, args):
@@ -224,6 +237,12 @@ class Kernel:
             die("unknown arch '%s'" % args.arch, "ARCH is one of: %s" % " ".join(sorted(ARCHES)))
         self.base = args.base
         self.arch = args.arch
+        sizes = ARCHES[self.arch]["pages"]
+        self.pages = getattr(args, "pages", None) or sizes[0]
+        if self.pages not in sizes:
+            die("PAGES=%s with ARCH=%s" % (self.pages, self.arch), "use PAGES=%s%s" % (
+                " or ".join(sizes), "".join(", or ARCH=" + other for other in sorted(ARCHES)
+                                            if self.pages in ARCHES[other]["pages"])))
         self.package, self.suite, self.version, self.sha256 = known[args.base]
         self.linux = args.linux
         self.mutant = args.mutant or None
@@ -244,8 +263,10 @@ class Kernel:
             die("MUTANT=%s with SERIES=%s" % (self.mutant, args.series),
                 "mutants go on top of the whole series: SERIES=1")
 
-        self.combined = self.mutant is not None and self.mutant.split(":")[0] == "all"
-        self.chosen = self.mutant[4:] or None if self.combined else None
+        self.bench = self.mutant == "bench"
+        self.combined = self.bench or \
+            (self.mutant is not None and self.mutant.split(":")[0] == "all")
+        self.chosen = self.mutant[4:] or None if self.combined and not self.bench else None
         self.mutant_patch = self.find_mutant() if self.mutant else None
 
         self.debug = []
@@ -266,13 +287,21 @@ class Kernel:
         config = os.path.join(TOP, "scripts", "config")
         return [os.path.join(TOP, "Kconfig.fragment"),
                 os.path.join(config, "%s.config" % self.arch)] + \
+               ([os.path.join(config, "%s.config" % self.machine)]
+                if self.machine != self.arch else []) + \
                ([os.path.join(config, "kunit.config")] if self.has_kunit else []) + \
                [self.debug_fragment(name) for name in self.debug]
 
     @property
+    def machine(self):
+        """How results call the architecture: with its base pages, if they are not the usual."""
+        return self.arch + ("" if self.pages == ARCHES[self.arch]["pages"][0]
+                            else "-" + self.pages)
+
+    @property
     def has_kunit(self):
         """Does the KUnit suite, which uses the kernel's internals, build on this base?"""
-        return self.base in KUNIT_BASES
+        return self.base in KUNIT_BASES and not self.bench
 
     @property
     def profiled(self):
@@ -290,6 +319,8 @@ class Kernel:
         found = series_patches(self.base)[:self.nr_patches]
         if self.mutant and not self.combined:
             found.append(self.mutant_patch)
+        if self.bench:
+            found += patches_below("bench", self.base).values()
         return found
 
     def find_mutant(self):
@@ -299,18 +330,22 @@ class Kernel:
                     not re.match(r"\w", os.path.basename(self.mutant)):
                 die("there is no patch %s" % self.mutant)
             return os.path.abspath(self.mutant)
-        known, name = mutants(self.base), self.chosen if self.combined else self.mutant
+        known = variants(self.base) if self.bench else mutants(self.base)
+        name = self.chosen if self.combined else self.mutant
         if name and name not in known:
             die("no mutant '%s' for base %s" % (name, self.base),
                 "MUTANT is one of: %s, or a patch" % " ".join(known))
         if self.combined and not known:
-            die("there are no mutants for base %s" % self.base)
+            die("there are no %s for base %s" % ("variants" if self.bench else "mutants",
+                                                 self.base))
         return known[name] if name else None
 
     @property
     def mutant_patches(self):
         """Those that go into the kernel with all of them."""
-        return list(mutants(self.base).values()) if self.combined else []
+        if not self.combined:
+            return []
+        return list((variants if self.bench else mutants)(self.base).values())
 
     @property
     def boot_words(self):
@@ -326,7 +361,7 @@ class Kernel:
     def build_label(self):
         """The same for what is built: one kernel for all mutants."""
         if self.combined:
-            return "mutants"
+            return "bench" if self.bench else "mutants"
         if self.mutant:
             return "mutant-" + mutant_id(self.mutant_patch)
         if not self.nr_patches:
@@ -359,6 +394,8 @@ def kernel_arguments(description, epilog=None):
     parser.add_argument("--arch", default=env("ARCH") or default,
                         help="guest architecture: %s (ARCH, %s)" % (" ".join(sorted(ARCHES)),
                                                                     default))
+    parser.add_argument("--pages", default=env("PAGES"),
+                        help="size of a base page: 4k, or with arm64 64k (PAGES, 4k)")
     parser.add_argument("--series", default=env("SERIES") or "1",
                         help="1: with the series, 0: stock, first-N: its first N patches (SERIES)")
     parser.add_argument("--mutant", default=env("MUTANT"),
@@ -387,7 +424,7 @@ def clean_env():
     """The environment for kernel makes: ours has ARCH, DEBUG and the like in other meanings."""
     env = dict(os.environ, LC_ALL="C", KBUILD_BUILD_USER="splitq", KBUILD_BUILD_HOST="splitq",
                KBUILD_BUILD_TIMESTAMP="2026-01-01")
-    for name in ("ARCH", "BASE", "SERIES", "DEBUG", "LINUX", "MUTANT", "MAKEFLAGS", "MFLAGS",
+    for name in ("ARCH", "PAGES", "BASE", "SERIES", "DEBUG", "LINUX", "MUTANT", "MAKEFLAGS", "MFLAGS",
                  "MAKELEVEL", "MAKEOVERRIDES", "O", "KBUILD_OUTPUT", "CROSS_COMPILE", "DET",
                  "GDB", "JOBS"):
         env.pop(name, None)

@@ -115,6 +115,7 @@ class Combination:
         self.instructions = 0
         self.tried = self.passed = self.blocked = 0
         self.between = WHOLE            # of the function's offsets, those that are asked for
+        self.patience = None            # ms: who is not through by then is blocked
         self.pairs = {}                 # offset -> with how many of the operation's
         self.note = None
         self.seconds = 0.0
@@ -209,6 +210,8 @@ def explorer_command(c, first, at=None, seconds=None, planted=None):
         words += ["-r", "0x%x-0x%x" % c.between]
     if planted:
         words += ["-p", planted]
+    if c.patience:
+        words += ["-m", str(c.patience)]
     if c.victim2:
         words += ["-2", c.victim2, "-s", str(int(seconds or PAIR_SECONDS))]
     if at:
@@ -225,9 +228,11 @@ class Enough(Exception):
     """There is something red, and no more was asked for."""
 
 
-def is_enough(c, planted, first_red=False):
-    """A planted fault is in every point: the first shows it."""
-    return (planted or first_red) and c.red
+def is_enough(c, planted, first_red=()):
+    """A planted fault is in every point: the first shows it. True: anything red will do,
+    a list of words: one of these.
+    """
+    return any(planted or first_red is True or p[1] in first_red for p in c.red)
 
 
 class Reader:
@@ -303,7 +308,7 @@ class Reader:
         return next((o for o in self.c.executed if o >= self.next), self.next)
 
 
-def explore_one(sessions, c, at=None, seconds=None, planted=None, first_red=False):
+def explore_one(sessions, c, at=None, seconds=None, planted=None, first_red=()):
     """Explore one combination, in as many guests as it takes; or to its first red point."""
     first, start = 0, time.monotonic()
     for _ in range(GUESTS):
@@ -315,7 +320,7 @@ def explore_one(sessions, c, at=None, seconds=None, planted=None, first_red=Fals
         def on_line(line):
             reader(line)
             # What is wrong with a word of the kernel's gets that below.
-            if first_red and c.red and not line.startswith("window "):
+            if is_enough(c, None, first_red) and not line.startswith("window "):
                 raise Enough
 
         try:
@@ -438,7 +443,7 @@ def pair_windows(c, built):
 
 
 def schedule(c, where, built):
-    at = "@%s-%s-%s" % (built.source.version, built.kernel.label, built.kernel.arch)
+    at = "@%s-%s-%s" % (built.source.version, built.kernel.label, built.kernel.machine)
     if c.victim2 and not where[1]:
         where = where[0]        # the operation need not be held for it
     elif c.victim2:
@@ -476,28 +481,33 @@ def show(explored, built):
                 else " DEBUG=" + ",".join(built.info["debug"])))
 
 
-def coverage(explored):
-    """By victim function: how much of it was executed, tried, held."""
+def say_limits(built):
+    if judge.limits_of(built.kernel.arch):
+        say(judge.limits_of(built.kernel.arch))
+
+
+COVERAGE = ("function", "instructions", "executed", "tried", "held", "blocked", "red")
+
+
+def covered(explored):
+    """By victim function: how much of it was executed, tried, held; as COVERAGE has it."""
     rows = {}
     for c in explored:
         if c.victim2 or not c.executed:
             continue
-        row = rows.setdefault(c.victim, {"insns": 0, "executed": set(), "tried": 0, "held": 0,
-                                         "blocked": 0, "red": 0})
-        row["insns"] = c.instructions
-        row["executed"] |= set(c.executed)
-        row["tried"] += len(c.executed)
-        row["held"] += len(c.points)
-        row["blocked"] += c.count("blocked")
-        row["red"] += len(c.red)
-    if not rows:
-        return
-    say("%-34s %12s %9s %7s %7s %8s %5s" % ("function", "instructions", "executed", "tried",
-                                            "held", "blocked", "red"))
-    for name, row in rows.items():
-        say("%-34s %12d %9d %7d %7d %8d %5d" % (name, row["insns"], len(row["executed"]),
-                                                row["tried"], row["held"], row["blocked"],
-                                                row["red"]))
+        row = rows.setdefault(c.victim, [c.victim, 0, set(), 0, 0, 0, 0])
+        row[1] = c.instructions
+        row[2] |= set(c.executed)
+        for n, more in enumerate((len(c.executed), len(c.points), c.count("blocked"),
+                                  len(c.red)), 3):
+            row[n] += more
+    return [row[:2] + [len(row[2])] + row[3:] for row in rows.values()]
+
+
+def coverage(explored):
+    rows = covered(explored)
+    for row in [COVERAGE] * bool(rows) + rows:
+        say("%-34s %12s %9s %7s %7s %8s %5s" % tuple(row))
 
 
 def write_points(explored, built, where):
@@ -511,18 +521,33 @@ def write_points(explored, built, where):
                 f.write("  %-10s %-8s %s  %s\n" % (
                     "+0x%x" % at if isinstance(at, int) else "+0x%x,+0x%x" % at, outcome,
                     " < ".join(lines.get(at, [])), detail))
+        f.write("".join(line + "\n" for line in [judge.limits_of(built.kernel.arch)] if line))
 
 
 def save(explored, built, where, args):
     common.write_atomically(os.path.join(where, "results.json"), json.dumps(
-        {"kernel": built.info, "cpus": args.smp, "explored": [
+        {"kernel": built.info, "cpus": args.smp, "limits": judge.limits_of(built.kernel.arch),
+         "explored": [
             {"name": c.name, "verdict": c.verdict, "note": c.note, "points": c.points,
              "instructions": c.instructions, "executed": c.executed, "total": c.total,
              "tried": c.tried, "seconds": round(c.seconds, 1)} for c in explored]}, indent=1))
 
 
-def explore(args, chosen, clock=None, seconds=None, planted=None):
-    """Explore the chosen combinations on one kernel; returns (built, directory)."""
+def saved(row):
+    """A combination as save() has written it."""
+    words = row["name"].split("/")
+    c = Combination(*words[:2], *words[-2:], words[2] if len(words) == 5 else None)
+    c.points = [(tuple(at) if isinstance(at, list) else at, outcome, detail)
+                for at, outcome, detail in row["points"]]
+    c.note, c.instructions, c.executed = row["note"], row["instructions"], row["executed"]
+    c.tried, c.seconds = row["tried"], row["seconds"]
+    return c
+
+
+def explore(args, chosen, clock=None, seconds=None, planted=None, first_red=()):
+    """Explore the chosen combinations on one kernel, or each to its first red point, see
+    is_enough(); returns (built, directory).
+    """
     clock = clock or common.Clock()
     boot.check_size(args)
     args.smp = max(args.smp, CPUS)
@@ -542,7 +567,7 @@ def explore(args, chosen, clock=None, seconds=None, planted=None):
             if c.v1 and not v1:
                 sessions.drop()
             v1 = c.v1
-            explore_one(sessions, c, seconds=seconds, planted=planted)
+            explore_one(sessions, c, seconds=seconds, planted=planted, first_red=first_red)
         guests, why_not = sessions.started, sessions.why_not
     if sys.stdout.isatty():
         sys.stdout.write("\r\033[K")
@@ -562,7 +587,8 @@ def parse_schedule(name):
     m = re.match(r"(?P<v>\w[\w.]*)\+0x(?P<o>[0-9a-f]+)/(?P<a>[\w-]+)/"
                  r"(?:(?P<v2>\w[\w.]*)\+0x(?P<o2>[0-9a-f]+)/)?(?P<op>[\w-]+)/(?P<s>[\w+]+)"
                  r"(?:@(?P<base>\d+\.\d+)\.\S+?-"
-                 r"(?P<label>stock|series|first-\d+|mutants?(?:-\w+)?)-(?P<arch>\w+))?$", name)
+                 r"(?P<label>stock|series|first-\d+|mutants?(?:-\w+)?)-"
+                 r"(?P<arch>[a-z]\w*)(?:-(?P<pages>\d+k))?)?$", name)
     if not m:
         die("SCHEDULE=%s" % name, "take one as make explore prints it")
     c = Combination(m["v"], m["a"], m["op"], m["s"], m["v2"])
@@ -581,7 +607,7 @@ def replay(args, name, times=10):
         args.series = {"stock": "0"}.get(m["label"], "1")
         if m["label"].startswith("first-"):
             args.series = m["label"]
-        args.base, args.arch = m["base"], m["arch"]
+        args.base, args.arch, args.pages = m["base"], m["arch"], m["pages"]
         kind, _, name_of = m["label"].partition("-")
         # mutants-B22 is that of one kernel for all, mutant-B22 a kernel of its own.
         if kind == "mutants":
@@ -607,6 +633,10 @@ def replay(args, name, times=10):
     if args.det:
         say("%s" % ("all runs are the same to the byte" if len(consoles) == 1 else
                     "%d different consoles in %d runs" % (len(consoles), times)))
+    say_limits(built)
+    common.write_atomically(os.path.join(where, "results.json"), json.dumps(
+        {"kernel": built.info, "cpus": args.smp, "schedule": name, "outcomes": outcomes,
+         "consoles": len(consoles), "limits": judge.limits_of(built.kernel.arch)}, indent=1))
     say("case files: %s" % where)
     return outcomes, len(consoles)
 
@@ -689,11 +719,9 @@ def verb():
     show(chosen, built)
     coverage(chosen)
     say("%s %s %s, %d vCPUs; every point: %s" % (built.info["source"], built.kernel.label,
-                                                built.kernel.arch, args.smp,
+                                                built.kernel.machine, args.smp,
                                                 os.path.join(where, "points.txt")))
-    limits = judge.limits([{"arch": built.kernel.arch, "host": common.host_arch()}])
-    if limits:
-        say(limits)
+    say_limits(built)
     say(clock.report())
     bad = [c for c in chosen if c.verdict not in (judge.PASS, judge.SKIP)]
     good = not bad and any(c.verdict == judge.PASS for c in chosen)

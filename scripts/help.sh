@@ -17,6 +17,7 @@ verb         what it does
   bisect     find the commit that a race came with, or went with, that shows only
              sometimes (LINUX, GOOD, BAD, TESTS, RATE)
   mutants    put known bugs back, one after the other: each must be caught (M, TIME)
+  bench      measure designs of the queue side by side, in one kernel (BENCH, DET=1)
   shell      an interactive guest (DET=1, GDB=1)
   kunit      the KUnit suite by the kernel's own kunit.py
   series     write the complete series, tests included, as git format-patch does
@@ -33,12 +34,14 @@ variable     default              meaning
   BASE       6.12                 the kernel: 6.12 or 7.3; with LINUX the one whose series
                                   applies
   ARCH       the host's           the guest's architecture: x86_64 or arm64
+  PAGES      4k                   base pages: 4k, or 64k with ARCH=arm64, where a THP is 512 MiB
+                                  (mTHPs are tested; MEM=4096: these as well)
   SERIES     1                    1: with the series, 0: stock, first-N: N patches
   MUTANT     -                    a known bug put back on top of the series: its id, a
                                   patch; all: one kernel for all, all:ID with that one
   M          all                  make mutants: ids, or a patch that somebody wrote
   DEBUG      lockdep,list,vm      list of lockdep list vm kasan kcsan preempt_none hmm gcov
-                                  (make explore, make replay: list,vm)
+                                  (make explore, make replay: list,vm; make bench: none)
   LINUX      -                    a kernel tree to use instead; it is only read
   TESTS      all                  words; only tests whose name contains one; quick: a
                                   minute of races
@@ -62,6 +65,7 @@ variable     default              meaning
   BAD        -                    make bisect: a commit of LINUX with it
   RATE       -                    make bisect: how often it shows on BAD: 0.3, or 6/20
   CONFIDENCE 0.99                 make bisect: of the commit that it names
+  BENCH      full                 make bench: full (15 minutes) or quick (2 minutes)
   RUN        -                    make judge: a guest's run directory
   JOBS       all CPUs             jobs of a kernel build
   OUT        series-BASE          where make series writes

@@ -45,6 +45,9 @@ SPLATS = [re.compile(p) for p in (
     r"\bOops\b",
     r"\bInternal error: ",                              # arm64
     r"\bUnable to handle kernel ",                      # arm64
+    r"\bSError Interrupt on CPU\d",                     # arm64
+    r"\bUnhandled \S+ \S+ \S+ exception on CPU\d",      # arm64: 64-bit el1h sync
+    r"\bInsufficient stack space to handle exception",  # arm64
     r"\bgeneral protection fault",
     r"\b(?:double fault|stack segment|divide error|invalid opcode|unexpected machine check)\b",
     r"\bKernel panic - not syncing",
@@ -65,6 +68,10 @@ SPLATS = [re.compile(p) for p in (
     r"\b(?:refcount_t|ODEBUG): ",
     r"\bunregister_netdevice: waiting",
 )]
+# Where a splat that does not say so was, on x86 and on arm64.
+PLACE = re.compile(r"(?:\bRIP: [0-9a-f]+:|\bpc : )([\w.]+\+0x[0-9a-f]+)/0x")
+PLACE_LINES = 25
+SPLAT_LINES = 40
 # A trace that none of the above announced.
 TRACE = re.compile(r"\b(?:Call Trace|Call trace):")
 DROPPED = re.compile(r"\*\* \d+ printk messages dropped \*\*")
@@ -80,18 +87,26 @@ def clean(text):
 def scan_console(lines):
     """The first line of each splat, in order."""
     found, quiet = [], 0
-    for line in lines:
+    for n, line in enumerate(lines):
         hit = next((p for p in SPLATS if p.search(line)), None)
-        if hit is None and TRACE.search(line) and quiet > 40:
+        if hit is None and TRACE.search(line) and quiet > SPLAT_LINES:
             hit = TRACE
-        # The lines of one splat stand together: count it once.
+        # The lines of one splat stand together, with registers between them: count it once.
         if hit:
-            if quiet > 3:
-                found.append(STAMP.sub("", line).strip())
+            if quiet > SPLAT_LINES:
+                found.append(STAMP.sub("", line).strip() + place_of(lines, n))
             quiet = 0
         else:
             quiet += 1
     return found
+
+
+def place_of(lines, n):
+    """Where the splat that begins in line n was, if its registers say so and it does not."""
+    if re.search(r"\+0x[0-9a-f]+/0x", lines[n]):
+        return ""
+    at = next(filter(None, (PLACE.search(line) for line in lines[n:n + PLACE_LINES])), None)
+    return " at " + at.group(1) if at else ""
 
 
 def first_splats(lines):
@@ -289,7 +304,8 @@ class Wrong:
 
 def read(run, name):
     try:
-        with open(os.path.join(run, name), encoding="utf-8", errors="replace") as f:
+        # Only \n ends a line: a test may print \r.
+        with open(os.path.join(run, name), encoding="utf-8", errors="replace", newline="\n") as f:
             return f.read()
     except OSError:
         return ""
@@ -318,7 +334,7 @@ def judge_run(run):
         kernel_ok = Wrong("the results are not whole: %s" % report.gap)
 
     base = {"base": meta.get("base"), "kernel": meta.get("label"), "series": meta.get("series"),
-            "arch": meta.get("arch"), "accel": meta.get("accel"), "cpus": meta.get("cpus"),
+            "arch": meta.get("arch"), "machine": meta.get("machine"), "accel": meta.get("accel"), "cpus": meta.get("cpus"),
             "release": meta.get("release"), "source": meta.get("source"), "run": run,
             "host": meta.get("host")}
     rows, pending = [], []
@@ -386,7 +402,7 @@ def summary(rows):
 def describe(row):
     if "model" in row:              # a litmus test: no guest
         return "%s %s" % (row.get("base"), row["model"])
-    return "%s %s %s %s %s vCPUs" % (row.get("base"), row.get("kernel"), row.get("arch"),
+    return "%s %s %s %s %s vCPUs" % (row.get("base"), row.get("kernel"), row.get("machine") or row.get("arch"),
                                      row.get("accel"), row.get("cpus"))
 
 
@@ -409,7 +425,12 @@ def numbers(row):
 
 def limits(rows):
     """What these results cannot show, in words; empty if there is nothing to say."""
-    if any(r.get("arch") == "arm64" and r.get("host") == "x86_64" for r in rows):
+    return next(filter(None, (limits_of(r.get("arch"), r.get("host")) for r in rows)), "")
+
+
+def limits_of(arch, host=None):
+    """The same of guests of an architecture, on this host if none is given."""
+    if arch == "arm64" and (host or common.host_arch()) == "x86_64":
         return "TCG on x86 shows no arm64 reordering beyond the host's; " \
                "what rests on ordering rests on the litmus tests"
     return ""

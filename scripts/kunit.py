@@ -29,7 +29,7 @@ def complaint(text, console=""):
 
 def kunit(kernel, source, show=True):
     """Returns kunit.py's exit status and its output."""
-    key = common.digest("kunit", kernel.arch)
+    key = common.digest("kunit", kernel.machine)
     name = "slot-%s-%s-%s.lock" % (source.ident, kernel.arch, key[:12])
     with common.lock(os.path.join(common.cache_dir(), name)):
         tree = prepare.prepare(kernel, source, key)
@@ -38,6 +38,8 @@ def kunit(kernel, source, show=True):
                    "--arch=" + kernel.arch, "--cross_compile=" + cross, "--kunitconfig=mm/tests",
                    "--build_dir=obj", "--jobs=%d" % common.jobs(), "--timeout=600",
                    "--qemu_args=-smp 2"]
+        if kernel.pages != "4k":
+            command.append("--kconfig_add=CONFIG_ARM64_%s_PAGES=y" % kernel.pages.upper())
         if shutil.which("ccache"):
             command.append("--make_options=CC=ccache %sgcc" % cross)
         say("kunit: in %s: %s" % (tree, " ".join(command[1:])))

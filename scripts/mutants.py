@@ -9,6 +9,9 @@ names what must turn red, and by what word:
                                 a schedule of make explore; of two preemptions
                                 VICTIM/ACTION/VICTIM2/OP/STATE. VICTIM may be a
                                 list: the first that is in the kernel is taken
+  Litmus: NAME                  a test of make litmus that has its shape: herd7
+                                must find there what goes wrong. It looks at the
+                                model and not at the kernel, so it catches nothing
 
 All mutants are in one kernel, and chosen when it boots (see combine.py); --only (M)
 is some of them, or any patch, which is built as a kernel of its own. Each runs in
@@ -17,8 +20,8 @@ green. A mutant that is not caught by what its header names fails, and so does o
 that nothing catches. The time is that of the test in the guest, or of the explorer,
 up to the first thing that is wrong.
 
-Without --only (M) and --tests (TESTS) the table in patches/mutants/README.md is
-written. With --named only what the headers name is run, and the series is explored
+Several run at a time, as processors and memory allow (--parallel). Without --only
+(M) and --tests (TESTS) the table in patches/mutants/README.md is written. With --named only what the headers name is run, and the series is explored
 in the schedules of make check instead of in all of these.
 """
 import argparse
@@ -39,12 +42,13 @@ import compare
 import explore
 import guest
 import judge
+import litmus
 import run
 import torture
 from common import TOP, die, say
 
 README = os.path.join(TOP, "patches", "mutants", "README.md")
-EXPLORER, QUICK, TORTURE = "explorer", "explorer, quick", "torture"
+EXPLORER, QUICK, TORTURE, LITMUS = "explorer", "explorer, quick", "torture", "litmus"
 # These take long, and are about a few mutants, whose headers name them; or are the kit's
 # own tests of its module.
 WHERE_NAMED = ("selftests/unmap_is_not_lost", "selftests/unmap_does_not_corrupt",
@@ -53,6 +57,7 @@ WHERE_NAMED = ("selftests/unmap_is_not_lost", "selftests/unmap_does_not_corrupt"
 CAUGHT, MISSED, SURVIVED, BROKEN = "caught", "MISSED", "SURVIVED", "ERROR"
 RED, GREEN, NONE, ERROR = "red", "green", "-", "error"
 PAIR_SECONDS = 60
+GUEST_MORE = 300        # MiB that QEMU takes beyond the guest's memory, at most
 
 
 class Mutant:
@@ -74,6 +79,12 @@ class Mutant:
                 die("%s: Explore: %s" % (os.path.basename(patch), where),
                     "it is VICTIM/ACTION/OP/STATE, or VICTIM/ACTION/VICTIM2/OP/STATE")
             self.explore.append((parts, words.split("|")))
+        self.litmus = re.findall(r"^Litmus: (\S+)$", text, re.M)
+        broken = broken_litmus_tests() if self.litmus else ()
+        for test in self.litmus:
+            if test not in broken:
+                die("%s: Litmus: %s" % (os.path.basename(patch), test),
+                    "it is one of the broken ones: %s" % " ".join(broken))
         known = [t[0] for t in run.suites()]
         for test in self.red:
             if test not in known:
@@ -84,6 +95,12 @@ class Mutant:
     def named(self):
         """The detectors that its header names."""
         return list(self.red) + ([EXPLORER] if self.explore else [])
+
+
+def broken_litmus_tests():
+    """Those in which the bad outcome is to be found."""
+    return sorted(t.name for t in litmus.choose("", litmus.TESTS)[0]
+                  if t.result not in (None, "Never"))
 
 
 def find(base, words=()):
@@ -130,7 +147,9 @@ class Row:
 
     @property
     def verdict(self):
-        cells = self.cells.values()
+        cells = [c for d, c in self.cells.items() if d != LITMUS]
+        if self.cells.get(LITMUS) and self.cells[LITMUS].state == ERROR:
+            return BROKEN
         if not self.mutant:
             # Nothing chosen: the series.
             bad = [c for c in cells if c.state in (RED, ERROR)]
@@ -151,9 +170,14 @@ class Row:
         return self.verdict in (CAUGHT, judge.PASS)
 
     @property
+    def catchers(self):
+        """What the detectors said that caught it."""
+        return [c for d, c in self.cells.items() if d != LITMUS and c.state == RED]
+
+    @property
     def first(self):
         """The quickest of what caught it, seconds; None if nothing did."""
-        return min((c.seconds for c in self.cells.values() if c.state == RED), default=None)
+        return min((c.seconds for c in self.catchers), default=None)
 
 
 def resolve(victims, name, symbols):
@@ -206,6 +230,25 @@ class Bench:
         import combine
         return combine.combine(kernel, self.built.source).alone
 
+    def run_litmus(self, names):
+        """Once, for all mutants: the rows of these litmus tests, by name."""
+        self.litmus_rows = {}
+        if names:
+            rows, _ = litmus.execute(types.SimpleNamespace(
+                base=self.args.base, linux=self.args.linux, tests=",".join(sorted(names))))
+            self.litmus_rows = {r["test"]: r for r in rows}
+
+    def litmus(self, names):
+        """A cell: red if herd7 finds the bad outcome in each of the tests."""
+        # Without a herd7 there is one row, for all.
+        rows = [self.litmus_rows.get("litmus/" + n) or self.litmus_rows["litmus"] for n in names]
+        bad = [r for r in rows if r["verdict"] not in (judge.PASS, judge.SKIP)]
+        if bad:
+            return Cell(ERROR, detail="%s: %s" % (bad[0]["test"], bad[0]["detail"]))
+        skipped = [r["detail"] for r in rows if r["verdict"] == judge.SKIP]
+        return Cell(NONE, detail=skipped[0]) if skipped else \
+            Cell(RED, sum(r["seconds"] for r in rows), " ".join(names))
+
     def arguments(self, mutant):
         return types.SimpleNamespace(**dict(vars(self.args), mutant=mutant))
 
@@ -231,6 +274,8 @@ def run_selftests(bench, built, mutant, tests, where):
     by_name = {r["test"]: r for r in rows}
     for test, *_ in tests:
         row = by_name.get(test)
+        if test.startswith("kunit/") and not built.kernel.has_kunit:
+            continue
         # Who does not come up died of the built-in suite.
         if test.startswith("kunit/") and "boot" in by_name and \
                 (row is None or row["verdict"] == judge.ERROR):
@@ -252,6 +297,21 @@ def run_selftests(bench, built, mutant, tests, where):
     return cells
 
 
+PATIENCE = 500
+
+
+def with_patience(chosen):
+    """Each combination; what is named and was not red once more, if something was blocked
+    only because the machine was slow. That costs the time of all that is blocked.
+    """
+    for c, words in chosen:
+        yield c, words
+        if words and not c.red and not c.victim2 and c.count("blocked"):
+            again = explore.Combination(c.victim, c.action, c.op, c.state)
+            again.patience = PATIENCE
+            yield again, words
+
+
 def explore_some(bench, built, chosen, where):
     """Explore combinations, [(Combination, words)], each to its first red point: a cell."""
     start, notes, seen = time.monotonic(), [], []
@@ -259,7 +319,7 @@ def explore_some(bench, built, chosen, where):
                         bench.args.mem) as sessions:
         # A snapshot takes longer than the few guests that there will be.
         sessions.why_not = "few guests"
-        for c, words in chosen:
+        for c, words in with_patience(chosen):
             if c.v1:
                 sessions.drop()
             try:
@@ -312,6 +372,8 @@ def run_mutant(bench, mutant, built, symbols, tests, named, seconds, everybody=(
         row.cells[QUICK] = explore_some(bench, built, quick, os.path.join(where, "quick"))
     if seconds:
         row.cells[TORTURE] = run_torture(bench, mutant, seconds)
+    if mutant and mutant.litmus and not named and not bench.args.tests:
+        row.cells[LITMUS] = bench.litmus(mutant.litmus)
     return row
 
 
@@ -339,7 +401,7 @@ class Progress:
             name = row.mutant.name if row.mutant else "none"
             by = ["%s %.1f s%s" % (d.split("/")[-1], c.seconds,
                                    "" if c.matches else " (other words)")
-                  for d, c in row.cells.items() if c.state == RED]
+                  for d, c in row.cells.items() if c.state == RED and d != LITMUS]
             say("%d of %d, %d s left: %-5s %-8s %s" % (self.done, self.total, left, name,
                                                        row.verdict, ", ".join(by)))
             for detector, cell in row.cells.items():
@@ -347,6 +409,24 @@ class Progress:
                     (row.mutant and detector in row.mutant.named and not row.caught(detector))
                 if wrong:
                     say("         %s: %s %s" % (detector, cell.state, cell.detail))
+
+
+def default_parallel():
+    """Of guests with two processors."""
+    return max(1, common.jobs() // 2)
+
+
+def fits(parallel, mem):
+    """As many guests as were asked for, or as memory is there for."""
+    try:
+        with open("/proc/meminfo") as f:
+            free = int(re.search(r"^MemAvailable:\s+(\d+) kB", f.read(), re.M).group(1)) // 1024
+    except (OSError, AttributeError):
+        return parallel
+    most = max(1, free // (mem + GUEST_MORE))
+    if parallel > most:
+        say("%d guests at a time and not %d: %d MiB are free" % (most, parallel, free))
+    return min(parallel, most)
 
 
 def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Progress):
@@ -358,6 +438,10 @@ def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Pr
     jobs = [(None,) + bench.kernel(None)]
     jobs += [(m,) + bench.kernel(m) for m in chosen]
     clock.lap("kernels of their own")
+    if not named and not args.tests and any(m.litmus for m in chosen):
+        bench.run_litmus({name for m in chosen for name in m.litmus})
+        clock.lap("litmus")
+    parallel = fits(parallel, args.mem)
     progress = show(len(jobs))
     if named:       # of the tests, those that any of them is for
         some = {t for m in chosen for t in m.red}
@@ -383,7 +467,7 @@ def save(rows, bench):
 
 
 def columns(rows):
-    order = [t[0] for t in run.suites()] + [EXPLORER, QUICK, TORTURE]
+    order = [t[0] for t in run.suites()] + [EXPLORER, QUICK, TORTURE, LITMUS]
     return [d for d in order if any(d in r.cells for r in rows)]
 
 
@@ -410,7 +494,7 @@ def summary(rows):
     """In words: how many, by how many detectors, how quick."""
     mutants = [r for r in rows if r.mutant]
     caught = [r for r in mutants if r.verdict == CAUGHT]
-    twice = [r for r in caught if sum(c.state == RED for c in r.cells.values()) > 1]
+    twice = [r for r in caught if len(r.catchers) > 1]
     first = sorted(r.first for r in caught)
     text = "%d mutants, %d caught, %d of them by two detectors or more" % (
         len(mutants), len(caught), len(twice))
@@ -461,8 +545,8 @@ def arguments():
                         help="only the detectors that the headers name")
     parser.add_argument("--time", default=env("TIME") or "0",
                         help="seconds of torture for each, too (TIME, 0)")
-    parser.add_argument("--parallel", type=int, default=max(1, common.jobs() // 2),
-                        help="mutants at a time (half of JOBS)")
+    parser.add_argument("--parallel", type=int, default=default_parallel(), metavar="N",
+                        help="mutants at a time, if memory allows it (half of JOBS)")
     return parser
 
 
@@ -470,12 +554,17 @@ def verb():
     args = arguments().parse_args()
     if args.det:
         die("make mutants has no deterministic mode")
+    if args.parallel < 1:
+        die("--parallel %d" % args.parallel, "it is a number of guests")
+    compare.need_usual_pages(args)
     chosen = choose(args.base, args.only)
     seconds = torture.number("TIME", args.time, 0)
     clock = common.Clock()
     rows, bench = matrix(args, chosen or find(args.base), args.named, seconds, args.parallel,
                          clock)
     say(table(rows))
+    if judge.limits_of(args.arch):
+        say(judge.limits_of(args.arch))
     say("case files: %s" % bench.where)
     say(clock.report())
     if not chosen and not args.tests:

@@ -32,8 +32,9 @@ WIRING = (
 """),
     ("tools/testing/selftests/mm/run_vmtests.sh", "before", b'CATEGORY="mdwe" run_test ./mdwe_test\n',
      b"""for test in ./deferred_split/deferred_split_*; do
+	[ -x "$test" ] || continue
 	case "$test" in
-	*.c | *.h | *_explore | *_torture | *'*') continue ;;
+	*_explore | *_torture | *_after | *_bench) continue ;;
 	esac
 	CATEGORY="deferred_split" run_test "$test"
 	if [ "$VM_SELFTEST_ITEMS" != "default" ]; then
@@ -255,7 +256,8 @@ def stage_all(kernel, source, stage):
     names = stage_patches(source, kernel.patches, stage)
     if kernel.combined:
         import combine
-        names |= combine.Combined(source, stage, kernel.mutant_patches).write(source, stage)
+        names |= combine.Combined(source, stage, kernel.mutant_patches,
+                                  kernel.bench).write(source, stage)
     return names | stage_tests(source, stage, kernel.base if kernel.has_kunit else None) | \
         wire_tests(source, stage)
 

@@ -89,7 +89,7 @@ def new_run_dir(label):
 
 def again(kernel, args):
     """The command that repeats a run."""
-    words = ["make run", "BASE=" + kernel.base, "ARCH=" + kernel.arch, "SERIES=" + args.series]
+    words = ["make run", "BASE=" + kernel.base, "ARCH=" + kernel.arch, "PAGES=" + kernel.pages, "SERIES=" + args.series]
     if kernel.mutant:
         words.append("MUTANT=" + kernel.mutant)
     words.append("DEBUG=" + ",".join(kernel.debug))
@@ -142,7 +142,7 @@ def skipped(built, tests, args, accel, run):
     """The rows of the tests that this base cannot run."""
     return [{"test": name, "verdict": judge.SKIP, "base": built.info["base"],
              "kernel": built.info["label"], "series": built.info["series"],
-             "arch": built.info["arch"], "accel": accel + (" icount" if args.det else ""),
+             "arch": built.info["arch"], "machine": built.kernel.machine, "accel": accel + (" icount" if args.det else ""),
              "cpus": args.smp, "release": built.info["release"], "source": built.info["source"],
              "run": run,
              "windows": {}, "counts": {}, "seconds": 0.0,
@@ -205,7 +205,8 @@ def execute(args, clock=None, label=""):
             row["detail"] = (row.get("detail") or "") + " [not the pinned source: %s]" \
                 % built.info["source"]
     common.write_atomically(os.path.join(run, "results.json"), json.dumps(
-        {"kernel": built.info, "again": again(kernel, args), "rows": rows}, indent=1))
+        {"kernel": built.info, "again": again(kernel, args), "limits": judge.limits(rows),
+         "rows": rows}, indent=1))
     common.write_atomically(os.path.join(run, "results.tap"), judge.ktap(rows))
     common.write_atomically(os.path.join(run, "results.txt"), judge.table(rows) + "\n")
     return rows, run

@@ -61,6 +61,7 @@ split for it.
 
 deferred_split_torture has many tasks do random things to many THPs for as
 long as it is told to, and looks at queues, counters and memory meanwhile.
+deferred_split_bench measures, on a kernel that is made for that, and skips elsewhere.
 """
 
 

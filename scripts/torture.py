@@ -117,7 +117,8 @@ def torture_once(args, clock, show):
         run.decode(built, guest)
         show_splat(guest)
     common.write_atomically(os.path.join(where, "results.json"), json.dumps(
-        {"kernel": built.info, "again": again(kernel, args), "rows": rows}, indent=1))
+        {"kernel": built.info, "again": again(kernel, args), "limits": judge.limits(rows),
+         "rows": rows}, indent=1))
     return rows, where
 
 

@@ -519,8 +519,11 @@ bool ds_actor_start(struct ds_actor *actor, const struct ds_memcg *memcg)
 		return false;
 	fflush(stdout);
 	actor->pid = fork();
-	if (actor->pid < 0)
+	if (actor->pid < 0) {
+		/* Who stops it nevertheless must not kill(-1). */
+		actor->pid = 0;
 		return false;
+	}
 	if (!actor->pid) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		close(to[1]);

@@ -57,7 +57,7 @@
 
 #define V2		"/sys/fs/cgroup/"
 #define LOW_ADDR	0x10000000UL	/* walked before what mmap() chooses */
-#define LOW_SIZE	(3UL << 20)
+#define LOW_SIZE	(768UL * sysconf(_SC_PAGESIZE))
 #define NR_THPS		4
 #define HOLD_MS		25
 #define CPU_MOVE	0
@@ -237,23 +237,17 @@ static bool unmount_v1(const char *where)
 
 FIXTURE_SETUP(charge)
 {
-	const char *why = ds_unusable();
+	/* What is mapped by PTEs is not moved. */
+	const char *why = ds_need_pmd() ?: ds_setup(2) ?: ds_set_underused(true);
 	char path[300];
 	int i;
 
+	if (!why && (!ds_have_module() || !ds_have_audit()))
+		why = "needs the splitq module";
+	if (!why && access("/proc/kpagecgroup", R_OK))
+		why = "no /proc/kpagecgroup: CONFIG_PROC_PAGE_MONITOR?";
 	if (why)
 		SKIP(return, "%s", why);
-	if (!ds_have_module() || access(DS_SPLITQ "audit", R_OK))
-		SKIP(return, "needs the splitq module");
-	if (access("/proc/kpagecgroup", R_OK))
-		SKIP(return, "no /proc/kpagecgroup: CONFIG_PROC_PAGE_MONITOR?");
-	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		SKIP(return, "needs two CPUs");
-	why = ds_knobs_set();
-	if (!why)
-		why = ds_set_underused(true);
-	if (why)
-		SKIP(return, "cannot set %s", why);
 
 	snprintf(self->root, sizeof(self->root), "%s/deferred_split.XXXXXX",
 		 getenv("TMPDIR") ?: P_tmpdir);

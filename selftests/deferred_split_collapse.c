@@ -27,7 +27,7 @@ static const char *eager(void)
 }
 
 static const struct ds_race races[] = {
-	{ .name = "collapse_partial", .bugs = "B21 B24", .partial = true,
+	{ .name = "collapse_partial", .bugs = "B21 B24", .partial = true, .pmd = true,
 	  .actions = { "collapse", "scan" },
 	  .functions = { { "collapse_huge_page" }, DS_SHRINKER } },
 	{ .name = "khugepaged_and_unmap_half", .bugs = "-", .restless = true, .setup = eager,

@@ -55,21 +55,6 @@ static unsigned int seed_now(void)
 	return s ? strtoul(s, NULL, 0) : (unsigned int)(ds_now() * 1e6) ^ getpid();
 }
 
-static int nr_nodes(void)
-{
-	return access("/sys/devices/system/node/node1", F_OK) ? 1 : 2;
-}
-
-/* The whole THP moves with its first page. */
-static bool migrate(void *addr, int node)
-{
-	int status = -1;
-
-	if (syscall(SYS_move_pages, 0, 1UL, &addr, &node, &status, 2 /* MPOL_MF_MOVE */))
-		return false;
-	return status == node;
-}
-
 static void unmap_some(char *thp, size_t size, unsigned int r)
 {
 	size_t page = sysconf(_SC_PAGESIZE);
@@ -118,7 +103,7 @@ static void worker(struct work *work, const struct ds_memcg *memcg, unsigned int
 			__atomic_add_fetch(&work->partial_unmaps, 1, __ATOMIC_RELAXED);
 			break;
 		case 4:
-			if (migrate(*thp, r / 8 % nr_nodes()))
+			if (ds_move(*thp, r / 8 % ds_nr_nodes()))
 				__atomic_add_fetch(&work->migrations, 1, __ATOMIC_RELAXED);
 			break;
 		case 5:
@@ -160,7 +145,7 @@ static void scanner(struct work *work, const struct ds_memcg *memcg, int cpu)
 	while (!read_int(&work->stop)) {
 		int nid;
 
-		for (nid = 0; nid < nr_nodes(); nid++)
+		for (nid = 0; nid < ds_nr_nodes(); nid++)
 			if (!ds_scan(memcg, nid, 64))
 				__atomic_add_fetch(&work->scans, 1, __ATOMIC_RELAXED);
 	}
@@ -176,17 +161,14 @@ FIXTURE(conserve) {
 
 FIXTURE_SETUP(conserve)
 {
-	const char *why = ds_unusable();
+	const char *why;
 
-	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		why = "needs two CPUs";
-	if (!why)
-		why = ds_knobs_set();
+	ds_need_thps(NR_WORKERS * NR_THPS);
+	why = ds_setup(2);
 	if (why)
 		SKIP(return, "%s", why);
-	self->work = mmap(NULL, sizeof(*self->work), PROT_READ | PROT_WRITE,
-			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	ASSERT_NE(MAP_FAILED, self->work);
+	self->work = ds_shared(sizeof(*self->work));
+	ASSERT_NE(NULL, self->work);
 	ds_memcg_create(&self->memcg);
 	self->partially_mapped = ds_thp_stat("nr_anon_partially_mapped");
 }
@@ -202,23 +184,6 @@ FIXTURE_TEARDOWN(conserve)
 		}
 	ds_memcg_remove(&self->memcg);
 	ds_knobs_restore();
-}
-
-/* Wait until a counter has the value, scanning meanwhile; returns what it ends at. */
-static long settle(const struct ds_memcg *memcg, long want)
-{
-	long value = -1;
-	int tries, nid;
-
-	for (tries = 0; tries < 100; tries++) {
-		for (nid = 0; nid < nr_nodes(); nid++)
-			ds_scan(memcg, nid, 1000);
-		value = ds_thp_stat("nr_anon_partially_mapped");
-		if (value == want)
-			break;
-		usleep(20000);
-	}
-	return value;
 }
 
 TEST_F_TIMEOUT(conserve, what_is_queued_is_split_or_freed, 120)
@@ -250,19 +215,14 @@ TEST_F_TIMEOUT(conserve, what_is_queued_is_split_or_freed, 120)
 	ASSERT_EQ(NR_WORKERS, read_int(&work->stopped)) TH_LOG("the workers do not come to an end");
 
 	/* Everything that is queued can still be split. */
-	EXPECT_EQ(self->partially_mapped, settle(&self->memcg, self->partially_mapped))
-		TH_LOG("partially mapped THPs are left that no scan splits");
+	EXPECT_EQ(self->partially_mapped, ds_settle(&self->memcg, self->partially_mapped))
+		TH_LOG("STUCK: partially mapped THPs are left that no scan splits");
 
 	write_int(&work->finish, 1);
-	for (i = 0; i < NR_WORKERS; i++) {
-		ASSERT_EQ(self->pids[i], waitpid(self->pids[i], &status, 0));
-		self->pids[i] = 0;
-		EXPECT_EQ(0, status);
-	}
-	EXPECT_EQ(0, ds_count(&self->memcg))
-		TH_LOG("all is unmapped, and the queue's count is not 0");
-	EXPECT_EQ(self->partially_mapped, ds_thp_stat("nr_anon_partially_mapped"))
-		TH_LOG("all is unmapped, and THPs are still counted as partially mapped");
+	EXPECT_TRUE(ds_wait_all(self->pids, NR_WORKERS));
+	EXPECT_EQ(self->partially_mapped, ds_settle(&self->memcg, self->partially_mapped))
+		TH_LOG("LEAK: all is unmapped, and THPs are counted as partially mapped");
+	EXPECT_EQ(0, ds_count(&self->memcg)) TH_LOG("LEAK: all is unmapped, and some are queued");
 
 	split = ds_thp_stat("split") - split;
 	deferred = ds_thp_stat("split_deferred") - deferred;
@@ -270,7 +230,7 @@ TEST_F_TIMEOUT(conserve, what_is_queued_is_split_or_freed, 120)
 	       split, deferred, work->scans, work->maps, work->frees, work->forks);
 	TH_LOG("partial_unmaps=%ld migrations=%ld", work->partial_unmaps, work->migrations);
 	if (!work->partial_unmaps || !work->frees || !work->scans || !split || !deferred ||
-	    (!work->migrations && nr_nodes() > 1))
+	    (!work->migrations && ds_nr_nodes() > 1))
 		SKIP(return, "VACUOUS: one of the counters above is 0");
 }
 

@@ -46,7 +46,7 @@ FIXTURE(device) {
 
 FIXTURE_SETUP(device)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(1);
 
 	self->fd = -1;
 	if (why)
@@ -54,9 +54,6 @@ FIXTURE_SETUP(device)
 	self->fd = open(DEVICE, O_RDWR | O_CLOEXEC);
 	if (self->fd < 0)
 		SKIP(return, "no " DEVICE ": needs CONFIG_TEST_HMM");
-	why = ds_knobs_set();
-	if (why)
-		SKIP(return, "cannot set %s", why);
 
 	/* Nothing of it was charged for a THP yet. */
 	ds_memcg_create(&self->memcg);

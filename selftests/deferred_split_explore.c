@@ -80,6 +80,7 @@
 
 #define BLOCK_MS	20	/* at least: then whoever is not through is blocked */
 #define BLOCK_MS_MAX	100
+#define PATIENCE_MS_MAX	3000	/* the module holds for 10 s at most, a pair for 3 times that */
 #define STAGE_MS	3000	/* for safety: a stage ends when the victim is held */
 #define STUCK_MS	100	/* a victim that is not there by then waits for the stage */
 #define POINTS_MAX	DS_POINTS_MAX
@@ -102,7 +103,7 @@ struct explorer {
 	double op_ms;			/* the shortest that the operation took */
 	const char *stage;		/* where the operation must be first, or NULL */
 	int kmsg;
-	int points, ok, blocked, red, missed, both, pages;
+	int points, ok, blocked, red, missed, both, pages, patience_ms;
 };
 
 /* One folio, from its birth to its end. */
@@ -254,6 +255,8 @@ static int block_ms(struct explorer *x)
 {
 	int ms = x->op_ms * 4;
 
+	if (x->patience_ms)
+		return x->patience_ms;
 	return ms < BLOCK_MS ? BLOCK_MS : ms > BLOCK_MS_MAX ? BLOCK_MS_MAX : ms;
 }
 
@@ -609,6 +612,17 @@ static void start_op(struct explorer *x, struct round *r)
 			      &x->subject);
 }
 
+/* Also an operation that waits at its stage for a victim who was not held. */
+static void finish_both(struct explorer *x, struct round *r, struct ds_actor *victim,
+			struct ds_actor *op)
+{
+	if (!r->op_ran && x->stage)
+		start_op(x, r);
+	if (r->op_ran)
+		r->op = finish(x, r, op);
+	r->victim = finish(x, r, victim);
+}
+
 static void explore_point(struct explorer *x, unsigned int offset)
 {
 	struct ds_actor *victim, *op;
@@ -637,12 +651,8 @@ static void explore_point(struct explorer *x, unsigned int offset)
 			    !look.refs && !strcmp(look.list, "empty") &&
 			    ds_pause_state(0) == DS_HELD;
 		ds_pause_release(0);
-	} else if (x->stage) {
-		start_op(x, &r);
 	}
-	if (r.op_ran)
-		r.op = finish(x, &r, op);
-	r.victim = finish(x, &r, victim);
+	finish_both(x, &r, victim, op);
 	round_end(x, &r);
 
 	if (state == DS_ARMED) {
@@ -738,12 +748,8 @@ static void cover_op_at(struct explorer *x, unsigned int offset)
 		while (!r.completed && ds_pause_state(0) == DS_HELD)
 			r.completed = ds_actor_ready(op, 1);
 		ds_pause_release(0);
-	} else if (x->stage) {
-		start_op(x, &r);
 	}
-	if (r.op_ran)
-		r.op = finish(x, &r, op);
-	r.victim = finish(x, &r, victim);
+	finish_both(x, &r, victim, op);
 	ds_cover_read(&op_points);
 	round_end(x, &r);
 	if (!is_harmless(x, &r)) {
@@ -800,8 +806,9 @@ static void print_usage(void)
 {
 	size_t i;
 
-	printf("arguments: [-p WORD] [-a OFF] [-r OFF-OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]]\n"
+	printf("arguments: [-m MS] [-p WORD] [-a OFF] [-r OFF-OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]]\n"
 	       "	VICTIM SYMBOL OP STATE [FIRST]\n"
+	       "-m: who is not through in that time is blocked, for a slow machine\n"
 	       "STATE: queued|underused|partial [+root] [+pinned] [+locked] [+SIZEk]\nVICTIM, OP:");
 	for (i = 0; i < ds_nr_actions; i++)
 		printf(" %s", ds_actions[i].name);
@@ -848,9 +855,8 @@ int main(int argc, char **argv)
 	struct explorer x = { 0 };
 	int seconds = 60, c;
 	const char *why;
-	FILE *f;
 
-	while ((c = getopt(argc, argv, "ha:b:r:2:s:p:")) != -1) {
+	while ((c = getopt(argc, argv, "ha:b:r:2:s:p:m:")) != -1) {
 		switch (c) {
 		case 'a':
 			offset = strtol(optarg, NULL, 0);
@@ -870,6 +876,11 @@ int main(int argc, char **argv)
 			break;
 		case 'p':
 			x.plant = optarg;
+			break;
+		case 'm':
+			x.patience_ms = atoi(optarg);
+			if (x.patience_ms < BLOCK_MS || x.patience_ms > PATIENCE_MS_MAX)
+				return bad_usage();
 			break;
 		case 'h':
 			print_usage();
@@ -896,6 +907,9 @@ int main(int argc, char **argv)
 	if (!why && !ds_have_module())
 		why = "needs the splitq module";
 	x.subject.size = x.size ?: ds_thp_size();
+	/* Only a fault of a PMD queues what is not partially mapped. */
+	if (!why && !x.partial)
+		why = ds_need_pmd();
 	if (!why)
 		why = ds_knobs_set();
 	if (!why)
@@ -959,17 +973,10 @@ int main(int argc, char **argv)
 	}
 
 	/* What nobody looked at: all that is marked in memory. */
-	f = fopen(DS_SPLITQ "audit_marked", "re");
-	if (f) {
-		char line[256] = "";
-
-		while (fgets(line, sizeof(line), f))
-			;
-		fclose(f);
-		if (strncmp(line, "audit ok", 8)) {
-			printf("AUDIT of all memory: %s", line);
-			x.red++;
-		}
+	why = ds_have_audit() ? ds_audit_marked_complaint() : NULL;
+	if (why) {
+		printf("AUDIT of all memory: %s", why);
+		x.red++;
 	}
 	ds_actor_stop(&x.owner);
 	ds_memcg_remove(&x.subject.memcg);

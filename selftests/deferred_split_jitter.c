@@ -24,7 +24,7 @@
 #define MODULE		"/splitq.ko"
 #define NR_RELOADS	10
 
-/* A THP that is faulted in comes by here. */
+/* A THP comes by here when it is queued. */
 #define POINT		"deferred_split_folio"
 
 static int jitter(const char *text)
@@ -47,7 +47,7 @@ static bool jitter_sums(long *points, long *hits, long *holds)
 
 static bool map_and_unmap(void)
 {
-	char *thp = ds_map_thp();
+	char *thp = ds_map_queued();
 
 	return thp && !munmap(thp, ds_thp_size());
 }
@@ -58,12 +58,10 @@ FIXTURE(jitter) {
 
 FIXTURE_SETUP(jitter)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(1);
 
 	if (!why && access(JITTER, W_OK))
 		why = "needs the splitq module, with jitter";
-	if (!why)
-		why = ds_knobs_set();
 	if (why)
 		SKIP(return, "%s", why);
 	ASSERT_EQ(0, jitter("off"));

@@ -30,7 +30,7 @@
 #include "deferred_split_race.h"
 
 #define MOVE { "migrate_folio_move", "__folio_migrate_mapping", "migrate_pages_batch" }
-#define MTHP (64UL << 10)
+#define MTHP_ORDER 4
 
 static const char *swap(void)
 {
@@ -56,7 +56,7 @@ static const struct ds_race races[] = {
 	{ .name = "move_and_unmap_half", .bugs = "B28 B52",
 	  .actions = { "migrate", "munmap-half" }, .functions = { MOVE },
 	  .evidence = DS_SEE_MOVED },
-	{ .name = "compact_partial", .bugs = "B21", .partial = true, .size = MTHP,
+	{ .name = "compact_partial", .bugs = "B21", .partial = true, .order = MTHP_ORDER,
 	  .actions = { "compact", "scan" }, .neighbours = 6,
 	  .evidence = DS_SEE_MOVED },
 	{ .name = "pageout_underused", .bugs = "B39", .underused = true, .setup = swap,

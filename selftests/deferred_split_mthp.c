@@ -17,21 +17,20 @@
 #include "deferred_split_race.h"
 
 #define UNMAP { "deferred_split_folio", "folio_remove_rmap_ptes" }
-#define KB 1024UL
 
 static const struct ds_race races[] = {
-	{ .name = "unmap_half_of_16k", .bugs = "B21 B24", .partial = true, .size = 16 * KB,
+	{ .name = "unmap_half_of_order_2", .bugs = "B21 B24", .partial = true, .order = 2,
 	  .actions = { "munmap-half", "scan" }, .functions = { UNMAP, DS_SHRINKER },
 	  .neighbours = 2 },
-	{ .name = "unmap_half_of_64k", .bugs = "B21 B24", .partial = true, .size = 64 * KB,
+	{ .name = "unmap_half_of_order_4", .bugs = "B21 B24", .partial = true, .order = 4,
 	  .actions = { "munmap-half", "scan" }, .functions = { UNMAP, DS_SHRINKER },
 	  .neighbours = 2 },
-	{ .name = "free_1024k", .bugs = "B21", .partial = true, .size = 1024 * KB,
+	{ .name = "free_order_8", .bugs = "B21", .partial = true, .order = 8,
 	  .actions = { "munmap-all", "scan" }, .functions = { UNMAP, DS_SHRINKER } },
-	{ .name = "split_64k", .bugs = "B21", .partial = true, .size = 64 * KB,
+	{ .name = "split_order_4", .bugs = "B21", .partial = true, .order = 4,
 	  .actions = { "split-debugfs", "scan" },
 	  .functions = { { "split_huge_page_to_list_to_order" }, DS_SHRINKER } },
-	{ .name = "move_64k", .bugs = "B21", .partial = true, .size = 64 * KB,
+	{ .name = "move_order_4", .bugs = "B21", .partial = true, .order = 4,
 	  .actions = { "migrate", "scan" },
 	  .functions = { { "migrate_pages_batch" }, DS_SHRINKER } },
 };

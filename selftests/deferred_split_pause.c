@@ -27,13 +27,9 @@
 /* Sets the knobs; or says why this cannot be tested here. */
 static const char *set_up(void)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(2);
 
-	if (!why && !ds_have_module())
-		why = "needs the splitq module";
-	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		why = "needs two CPUs";
-	return why ?: ds_knobs_set();
+	return !why && !ds_have_module() ? "needs the splitq module" : why;
 }
 
 FIXTURE(pause) {
@@ -57,6 +53,7 @@ FIXTURE_TEARDOWN(pause)
 {
 	ds_pause_off();
 	ds_actor_stop(&self->owner);
+	ds_knobs_restore();
 }
 
 /* A THP for the owner to unmap. */
@@ -247,6 +244,7 @@ FIXTURE_TEARDOWN(filter)
 {
 	ds_pause_off();
 	ds_actor_stop(&self->owner);
+	ds_knobs_restore();
 }
 
 TEST_F(filter, holds_whom_it_should)

@@ -141,19 +141,15 @@ FIXTURE(pressure) {
 
 FIXTURE_SETUP(pressure)
 {
-	const char *why = ds_unusable();
+	const char *why;
 	int i;
 
-	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		why = "needs two CPUs";
+	ds_need_thps(NR_TASKS * NR_THPS);
+	why = ds_setup(2);
 	if (why)
 		SKIP(return, "%s", why);
-	why = ds_knobs_set();
-	if (why)
-		SKIP(return, "cannot set %s", why);
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
-	ASSERT_NE(MAP_FAILED, shared);
+	shared = ds_shared(sizeof(*shared));
+	ASSERT_NE(NULL, shared);
 	ASSERT_TRUE(ds_log_start());
 	ds_memcg_create(&self->memcg);
 	if (!self->memcg.dir[0])
@@ -183,28 +179,11 @@ FIXTURE_TEARDOWN(pressure)
 	ds_knobs_restore();
 }
 
-/* Scans until the counter has the value, or for two seconds; returns what it is then. */
-static long settle(const struct ds_memcg *memcg, long want)
-{
-	double end = ds_now() + 2;
-	long value;
-	int nid;
-
-	do {
-		for (nid = 0; nid < ds_nr_nodes(); nid++)
-			ds_scan(memcg, nid, 1000);
-		ds_drain();
-		value = ds_thp_stat("nr_anon_partially_mapped");
-	} while (value > want && ds_now() < end);
-	return value;
-}
-
 TEST_F_TIMEOUT(pressure, what_is_unmapped_is_given_back, 120)
 {
 	const char *s = getenv("SECONDS"), *said;
 	double seconds = s && atof(s) > 0 ? atof(s) : 3, end;
 	long splits = ds_thp_stat("split"), deferred = ds_thp_stat("split_deferred"), oom, limit;
-	int i, status;
 
 	for (end = ds_now() + seconds; ds_now() < end;)
 		usleep(10000);
@@ -220,16 +199,12 @@ TEST_F_TIMEOUT(pressure, what_is_unmapped_is_given_back, 120)
 	ASSERT_EQ(0, oom) TH_LOG("OOM: what is unmapped was not given back");
 	ASSERT_EQ(NR_TASKS, load(&shared->quiet)) TH_LOG("STALL: a task makes no progress");
 
-	EXPECT_EQ(self->marked, settle(&self->memcg, self->marked))
+	EXPECT_EQ(self->marked, ds_settle(&self->memcg, self->marked))
 		TH_LOG("STUCK: partially mapped THPs are left that no scan splits");
 	store(&shared->finish, 1);
-	for (i = 0; i < NR_TASKS; i++) {
-		ASSERT_EQ(self->pids[i], waitpid(self->pids[i], &status, 0));
-		self->pids[i] = 0;
-		EXPECT_EQ(0, status);
-	}
+	EXPECT_TRUE(ds_wait_all(self->pids, NR_TASKS));
 	EXPECT_EQ(0, shared->wrong) TH_LOG("CONTENT: %ld pages have changed", shared->wrong);
-	EXPECT_EQ(self->marked, settle(&self->memcg, self->marked))
+	EXPECT_EQ(self->marked, ds_settle(&self->memcg, self->marked))
 		TH_LOG("LEAK: nr_anon_partially_mapped is not back");
 	EXPECT_EQ(0, ds_count(&self->memcg)) TH_LOG("LEAK: all is unmapped, and some are queued");
 	if (ds_have_module() && ds_have_audit())

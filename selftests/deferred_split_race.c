@@ -157,7 +157,7 @@ static bool round_begin(struct run *r, struct round *round)
 		ds_drain();
 	}
 	if (i == NO_THP_MAX)
-		r->cannot = "no THP is to be had: memory is fragmented?";
+		r->cannot = DS_NO_THP;
 	if (r->cannot)
 		return false;
 	s->nid = ds_node_of(s->owner, s->thp);
@@ -609,12 +609,18 @@ static const char *run_setup(struct run *r)
 		r->actions[i] = ds_find_action(race->actions[i]);
 	if (!r->actions[0] || !r->actions[1] ||
 	    (r->actions[0]->by_owner && r->actions[1]->by_owner))
-		return "no such race";
+		ksft_exit_fail_msg("%s: there is no race of %s and %s\n", race->name,
+				   race->actions[0], race->actions[1]);
 	why = ds_set_underused(race->underused);
 	/* It would make THPs again of what was split; awake once, it sleeps for long. */
 	why = why ?: ds_knob_set(DS_KHUGEPAGED "scan_sleep_millisecs", "600000");
-	if (!why && race->size)
-		why = ds_set_size_enabled(race->size);
+	r->subject.size = race->order ? (size_t)sysconf(_SC_PAGESIZE) << race->order :
+					ds_thp_size();
+	if (!why && race->order)
+		why = ds_set_size_enabled(r->subject.size);
+	/* Only a fault of a PMD queues what is not partially mapped. */
+	else if (!why && (race->pmd || !race->partial))
+		why = ds_need_pmd();
 	if (!why && race->setup)
 		why = race->setup();
 	if (why)
@@ -625,7 +631,6 @@ static const char *run_setup(struct run *r)
 	if (!ds_log_start())
 		return "/dev/kmsg cannot be read";
 	r->module = ds_have_module() && !options.no_module;
-	r->subject.size = race->size ?: ds_thp_size();
 	if (!ds_actor_start(&r->foreign[0], NULL) || !ds_actor_start(&r->foreign[1], NULL))
 		return "no process can be made";
 	ds_memcg_create(&r->subject.memcg);

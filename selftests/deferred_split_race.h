@@ -37,7 +37,8 @@ enum ds_evidence {
  * @split_must_wait: the second splits, and must not come to an end while the first is
  *	held and the folio is mapped
  * @neighbours: further folios on the queue with it
- * @size: of the folio, 0 for that of a PMD
+ * @pmd: only of the size of a PMD, and so mapped; else that is so for what is not @partial
+ * @order: of the folio, 0 for that of ds_thp_size()
  * @weight: so many times as long as others are held
  * @rounds: how many at most, 0: as many as there is time for
  * @evidence: what must have been seen of the first action
@@ -47,9 +48,8 @@ struct ds_race {
 	const char *name, *bugs;
 	const char *actions[2];
 	const char *functions[2][DS_RACE_FUNCTIONS + 1];
-	bool underused, partial, shmem, restless, may_stay, split_must_wait;
-	unsigned int neighbours;
-	size_t size;
+	bool underused, partial, shmem, restless, may_stay, split_must_wait, pmd;
+	unsigned int neighbours, order;
 	int rounds, weight;
 	enum ds_evidence evidence;
 	const char *(*setup)(void);

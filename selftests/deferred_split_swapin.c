@@ -172,14 +172,10 @@ FIXTURE(swapin) {
 
 FIXTURE_SETUP(swapin)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(2);
 
-	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		why = "needs two CPUs";
 	if (!why && access("/proc/kpagecount", R_OK))
 		why = "no /proc/kpagecount: CONFIG_PROC_PAGE_MONITOR";
-	if (!why)
-		why = ds_knobs_set();
 	if (!why)
 		why = ds_swap_create(SWAP_SIZE);
 	if (why)
@@ -188,9 +184,8 @@ FIXTURE_SETUP(swapin)
 	size = NR_THPS * ds_thp_size();
 	if (size / page > MAX_PAGES)
 		SKIP(return, "THPs are too large here");
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		      -1, 0);
-	ASSERT_NE(MAP_FAILED, shared);
+	shared = ds_shared(sizeof(*shared));
+	ASSERT_NE(NULL, shared);
 	ds_memcg_create(&self->memcg);
 	ASSERT_TRUE(ds_log_start());
 }

@@ -239,15 +239,6 @@ static void done(enum op op)
 	__atomic_add_fetch(&control->done[op], 1, __ATOMIC_RELAXED);
 }
 
-static unsigned int nr_nodes(void)
-{
-	static unsigned int nr;
-
-	if (!nr)
-		nr = access("/sys/devices/system/node/node1", F_OK) ? 1 : 2;
-	return nr;
-}
-
 /* -- memcgs: two in the base, two in a nested one -------------------------- */
 
 static void slot_path(unsigned int slot, char *path, size_t size)
@@ -257,16 +248,24 @@ static void slot_path(unsigned int slot, char *path, size_t size)
 
 static bool slots_create(void)
 {
+	unsigned int slot;
 	char path[256];
 
-	ds_write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
+	ds_memcg_enable();
 	snprintf(base_dir, sizeof(base_dir), CGROUP_DIR "deferred_split_torture.%d", getpid());
 	snprintf(path, sizeof(path), "%s/cgroup.subtree_control", base_dir);
 	if (mkdir(base_dir, 0755) || ds_write_file(path, "+memory"))
 		return false;
+	/* If we cannot do it ourselves. */
+	ds_rmdir_later(base_dir);
 	snprintf(path, sizeof(path), "%s/nested", base_dir);
 	if (mkdir(path, 0755))
 		return false;
+	ds_rmdir_later(path);
+	for (slot = 0; slot < NR_SLOTS; slot++) {
+		slot_path(slot, path, sizeof(path));
+		ds_rmdir_later(path);
+	}
 	snprintf(path, sizeof(path), "%s/nested/cgroup.subtree_control", base_dir);
 	return !ds_write_file(path, "+memory");
 }
@@ -327,7 +326,7 @@ static void scan_slot(unsigned int slot, unsigned long nr)
 
 	if (!slot_memcg(slot, &memcg))
 		return;
-	for (nid = 0; nid < nr_nodes(); nid++)
+	for (nid = 0; nid < ds_nr_nodes(); nid++)
 		if (!ds_scan(&memcg, nid, nr))
 			done(OP_SCAN);
 }
@@ -712,7 +711,7 @@ static bool their_madvise(pid_t pid, char *addr, size_t len, int advice)
 
 static void move_some(pid_t pid)
 {
-	int node = below(nr_nodes()), status[16], nodes[16];
+	int node = below(ds_nr_nodes()), status[16], nodes[16];
 	unsigned int nr = 1 + below(16), i, moved = 0;
 	void *pages[16];
 
@@ -1148,7 +1147,6 @@ static struct {
 } orders[MAX_ORDERS];
 
 static unsigned int nr_orders;
-static char knobs_old[MAX_ORDERS][32];
 
 static long order_stat(unsigned int i, const char *name)
 {
@@ -1190,38 +1188,16 @@ static void orders_find(void)
 		closedir(dir);
 }
 
-static void order_knob(unsigned int i, const char *value, char *old, size_t size)
-{
-	char path[256], buf[128], *p;
-
-	snprintf(path, sizeof(path), THP_DIR "%.39s/enabled", orders[i].name);
-	if (old && get(path, buf, sizeof(buf)) > 0) {
-		p = strchr(buf, '[');
-		if (p) {
-			snprintf(old, size, "%s", p + 1);
-			old[strcspn(old, "]")] = '\0';
-		}
-	}
-	ds_write_file(path, value);
-}
-
-static void orders_restore(void)
-{
-	unsigned int i;
-
-	for (i = 0; i < nr_orders; i++)
-		if (knobs_old[i][0])
-			order_knob(i, knobs_old[i], NULL, 0);
-}
-
 /* Every size that the kernel has, at fault with madvise(). */
 static void orders_enable(void)
 {
+	char path[256];
 	unsigned int i;
 
-	atexit(orders_restore);
-	for (i = 0; i < nr_orders; i++)
-		order_knob(i, "madvise", knobs_old[i], sizeof(knobs_old[i]));
+	for (i = 0; i < nr_orders; i++) {
+		snprintf(path, sizeof(path), THP_DIR "%.39s/enabled", orders[i].name);
+		ds_knob_set(path, "madvise");
+	}
 }
 
 static unsigned long taint(void)
@@ -1664,7 +1640,7 @@ static const char *vacuous(long splits, long deferred)
 			snprintf(what, sizeof(what), "no %s", op_names[must[i]]);
 			return what;
 		}
-	if (nr_nodes() > 1 && !control->done[OP_MOVE_PAGES])
+	if (ds_nr_nodes() > 1 && !control->done[OP_MOVE_PAGES])
 		return "nothing was migrated";
 	if (!sums.checkpoints)
 		return "not one checkpoint: too short";
@@ -1722,10 +1698,8 @@ static void print_result(double seconds, long splits, long deferred)
 
 static const char *setup(void)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(1);
 
-	if (!why)
-		why = ds_knobs_set();
 	if (why)
 		return why;
 	thp_size = ds_thp_size();
@@ -1733,9 +1707,8 @@ static const char *setup(void)
 	thp_pages = thp_size / page_size;
 	arena = mmap(NULL, (2 * NR_REGIONS + 1) * thp_size, PROT_NONE,
 		     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	control = mmap(NULL, sizeof(*control), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-		       -1, 0);
-	if (arena == MAP_FAILED || control == MAP_FAILED)
+	control = ds_shared(sizeof(*control));
+	if (arena == MAP_FAILED || !control)
 		return "no memory";
 	arena = (char *)(((uintptr_t)arena + thp_size - 1) & ~(thp_size - 1));
 	atexit(slots_remove);

@@ -85,20 +85,15 @@ FIXTURE(unmap) {
 
 FIXTURE_SETUP(unmap)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_need_pmd() ?: ds_setup(2);
 
+	if (!why && !ds_have_module())
+		why = "needs the splitq module to hold a CPU";
 	if (why)
 		SKIP(return, "%s", why);
-	if (!ds_have_module())
-		SKIP(return, "needs the splitq module to hold a CPU");
-	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
-		SKIP(return, "needs two CPUs");
 	self->nr_symbols = ds_find_symbols(functions, self->symbols, MAX_SYMBOLS);
 	if (!self->nr_symbols)
 		SKIP(return, "no deferred_split_scan() in /proc/kallsyms");
-	why = ds_knobs_set();
-	if (why)
-		SKIP(return, "cannot set %s", why);
 
 	ASSERT_TRUE(ds_pin_to_cpu(CPU_UNMAP));
 	self->subject.size = ds_thp_size();

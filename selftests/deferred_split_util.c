@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -111,13 +112,71 @@ static long read_number(const char *path)
 	return read_file(path, buf, sizeof(buf)) > 0 ? strtol(buf, NULL, 0) : -1;
 }
 
-size_t ds_thp_size(void)
+static size_t pmd_size(void)
 {
 	static long size;
 
 	if (!size)
 		size = read_number(THP_DIR "hpage_pmd_size");
 	return size > 0 ? size : 0;
+}
+
+static unsigned int thps_needed = 4;
+
+void ds_need_thps(unsigned int nr)
+{
+	thps_needed = nr;
+}
+
+/* As much again is for others, but for what the kernel itself has. */
+static size_t memory_needed(void)
+{
+	return 2 * thps_needed * pmd_size();
+}
+
+static bool pmd_fits(void)
+{
+	size_t total = sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
+
+	return total > memory_needed() - memory_needed() / 8;
+}
+
+#define SMALLER_MAX	(2UL << 20)
+
+/* The largest of the THPs that are smaller than a PMD, up to SMALLER_MAX; 0: there are none. */
+static size_t smaller_size(void)
+{
+	size_t size = pmd_size() / 2, least = 4 * sysconf(_SC_PAGESIZE);
+	char path[128];
+
+	if (size > SMALLER_MAX)
+		size = SMALLER_MAX;
+	for (; size >= least; size /= 2) {
+		snprintf(path, sizeof(path), THP_DIR "hugepages-%zukB/enabled", size / 1024);
+		if (!access(path, F_OK))
+			return size;
+	}
+	return 0;
+}
+
+size_t ds_thp_size(void)
+{
+	static size_t size;
+
+	if (!size)
+		size = pmd_size() && !pmd_fits() ? smaller_size() ?: pmd_size() : pmd_size();
+	return size;
+}
+
+const char *ds_need_pmd(void)
+{
+	static char why[96];
+
+	if (ds_thp_size() == pmd_size())
+		return NULL;
+	snprintf(why, sizeof(why), "a THP of a PMD is %zu MiB here: needs %zu MiB of memory",
+		 pmd_size() >> 20, memory_needed() >> 20);
+	return why;
 }
 
 /* The directory of the shrinker; its number depends on the boot. */
@@ -147,7 +206,7 @@ const char *ds_unusable(void)
 	if (access(SHRINKER_DIR, F_OK))
 		return "no " SHRINKER_DIR ": CONFIG_SHRINKER_DEBUG, and debugfs mounted?";
 	if (!shrinker_dir())
-		return "no deferred split shrinker";
+		return "no deferred split shrinker: THPs off, or less than 512 MiB of memory?";
 	if (ds_thp_stat("nr_anon_partially_mapped") < 0)
 		return "no nr_anon_partially_mapped: kernel before 6.12?";
 	return NULL;
@@ -248,18 +307,15 @@ static const char *guard_start(void)
 		return NULL;
 	test = syscall(SYS_pidfd_open, getpid(), 0);
 	if (test < 0)
-		return "a guard: no pidfd_open()?";
+		return "no guard of the knobs: no pidfd_open()?";
 	while (is_guarded()) {
 		if (ds_now() > end)
-			return "knobs: another test of this kind is running";
+			return "another test of this kind is running";
 		usleep(10000);
 	}
-	undos = mmap(NULL, NR_UNDOS * sizeof(*undos), PROT_READ | PROT_WRITE,
-		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (undos == MAP_FAILED) {
-		undos = NULL;
-		return "a guard: no memory";
-	}
+	undos = ds_shared(NR_UNDOS * sizeof(*undos));
+	if (!undos)
+		return "no guard of the knobs: no memory";
 	fflush(stdout);
 	pid = fork();
 	if (!pid) {
@@ -272,7 +328,7 @@ static const char *guard_start(void)
 	if (pid > 0)
 		waitpid(pid, NULL, 0);
 	close(test);
-	return pid > 0 ? NULL : "a guard: no process";
+	return pid > 0 ? NULL : "no guard of the knobs: no process";
 }
 
 static struct undo *undo_find(int what, const char *path)
@@ -312,24 +368,35 @@ static void undo_forget(int what, const char *path)
 		u->what = UNDO_NONE;
 }
 
+static const char *cannot_set(const char *path, const char *value, int err)
+{
+	static char why[320];
+
+	snprintf(why, sizeof(why), "cannot set %.200s to %.32s: %s", path, value, strerror(err));
+	return why;
+}
+
 const char *ds_knob_set(const char *path, const char *value)
 {
 	struct undo *u = undo_find(UNDO_WRITE, path);
 	char buf[64], *old;
+	int err;
 
-	if (u)
-		return ds_write_file(path, value) ? path : NULL;
-	if (read_file(path, buf, sizeof(buf)) <= 0)
-		return path;
-	/* "always [madvise] never", or just the value */
-	old = strchr(buf, '[');
-	old = old ? old + 1 : buf;
-	old[strcspn(old, "]\n")] = '\0';
-	u = undo_add(UNDO_WRITE, path, old);
-	if (!u)
-		return path;
-	u->knob = true;
-	return ds_write_file(path, value) ? path : NULL;
+	if (!u) {
+		err = read_file(path, buf, sizeof(buf));
+		if (err < 0)
+			return cannot_set(path, value, -err);
+		/* "always [madvise] never", or just the value */
+		old = strchr(buf, '[');
+		old = old ? old + 1 : buf;
+		old[strcspn(old, "]\n")] = '\0';
+		u = undo_add(UNDO_WRITE, path, old);
+		if (!u)
+			return cannot_set(path, value, ENOSPC);
+		u->knob = true;
+	}
+	err = ds_write_file(path, value);
+	return err ? cannot_set(path, value, -err) : NULL;
 }
 
 const char *ds_knobs_set(void)
@@ -343,7 +410,18 @@ const char *ds_knobs_set(void)
 	why = why ?: ds_knob_set(THP_DIR "enabled", "madvise");
 	why = why ?: ds_knob_set(THP_DIR "defrag", "madvise");
 	why = why ?: ds_knob_set(THP_DIR "shrink_underused", "1");
+	if (!why && ds_need_pmd())
+		why = ds_set_size_enabled(ds_thp_size());
 	return why ?: ds_set_underused(false);
+}
+
+const char *ds_setup(int cpus)
+{
+	const char *why = ds_unusable();
+
+	if (!why && sysconf(_SC_NPROCESSORS_ONLN) < cpus)
+		why = "needs two CPUs";
+	return why ?: ds_knobs_set();
 }
 
 const char *ds_set_underused(bool underused)
@@ -351,7 +429,7 @@ const char *ds_set_underused(bool underused)
 	char value[32];
 
 	snprintf(value, sizeof(value), "%lu",
-		 underused ? 0 : ds_thp_size() / sysconf(_SC_PAGESIZE) - 1);
+		 underused ? 0 : pmd_size() / sysconf(_SC_PAGESIZE) - 1);
 	return ds_knob_set(THP_DIR "khugepaged/max_ptes_none", value);
 }
 
@@ -493,13 +571,31 @@ long ds_vmstat(const char *name)
 	return value;
 }
 
+void ds_memcg_enable(void)
+{
+	static const char path[] = CGROUP_DIR "cgroup.subtree_control";
+	char controllers[256], *word, *save;
+	struct undo *u;
+
+	if (read_file(path, controllers, sizeof(controllers)) < 0)
+		return;
+	for (word = strtok_r(controllers, "\n ", &save); word; word = strtok_r(NULL, "\n ", &save))
+		if (!strcmp(word, "memory"))
+			return;
+	/* Done after the memcgs, which come later, are removed. */
+	u = undo_add(UNDO_WRITE, path, "-memory");
+	if (u)
+		u->knob = true;
+	ds_write_file(path, "+memory");
+}
+
 void ds_memcg_create(struct ds_memcg *memcg)
 {
 	static int number;
 	struct stat st;
 
 	memcg->v1 = false;
-	ds_write_file(CGROUP_DIR "cgroup.subtree_control", "+memory");
+	ds_memcg_enable();
 	/* Not a name twice: what was removed may have its folios still. */
 	snprintf(memcg->dir, sizeof(memcg->dir), CGROUP_DIR "deferred_split.%d.%d/", getpid(),
 		 number++);
@@ -516,6 +612,11 @@ void ds_memcg_create(struct ds_memcg *memcg)
 	}
 	memcg->dir[0] = '\0';
 	memcg->ino = !stat(CGROUP_DIR, &st) && st.st_ino ? st.st_ino : 1;
+}
+
+void ds_rmdir_later(const char *dir)
+{
+	undo_add(UNDO_RMDIR, dir, "");
 }
 
 bool ds_memcg_enter(const struct ds_memcg *memcg)
@@ -666,6 +767,18 @@ char *ds_map_thp(void)
 	return NULL;
 }
 
+char *ds_map_queued(void)
+{
+	size_t size = ds_thp_size(), page = sysconf(_SC_PAGESIZE);
+	char *thp = ds_map_thp();
+
+	if (thp && ds_need_pmd() && madvise(thp + size - page, page, MADV_DONTNEED)) {
+		munmap(thp, size);
+		return NULL;
+	}
+	return thp;
+}
+
 unsigned long ds_pfn_of(pid_t pid, const void *addr)
 {
 	uint64_t entry = 0;
@@ -718,6 +831,42 @@ void ds_drain(void)
 		syscall(SYS_move_pages, 0, 1UL, &page, &node, &status, 2 /* MPOL_MF_MOVE */);
 }
 
+bool ds_move(void *addr, int node)
+{
+	int status = -1;
+
+	return !syscall(SYS_move_pages, 0, 1UL, &addr, &node, &status, 2 /* MPOL_MF_MOVE */) &&
+	       status == node;
+}
+
+long ds_settle(const struct ds_memcg *memcg, long want)
+{
+	double end = ds_now() + 2;
+	long value;
+	int nid;
+
+	do {
+		for (nid = 0; nid < ds_nr_nodes(); nid++)
+			ds_scan(memcg, nid, 1000);
+		ds_drain();
+		value = ds_thp_stat("nr_anon_partially_mapped");
+	} while (value != want && ds_now() < end);
+	return value;
+}
+
+bool ds_wait_all(pid_t *pids, int nr)
+{
+	bool well = true;
+	int i, status;
+
+	for (i = 0; i < nr; i++) {
+		if (waitpid(pids[i], &status, 0) != pids[i] || status)
+			well = false;
+		pids[i] = 0;
+	}
+	return well;
+}
+
 int ds_node_of(pid_t pid, const void *addr)
 {
 	const void *page = addr;
@@ -733,13 +882,32 @@ int ds_nr_nodes(void)
 	return access("/sys/devices/system/node/node1", F_OK) ? 1 : 2;
 }
 
+/*
+ * The compiler may call it deferred_split_isolate.constprop.0. A kernel with all mutants
+ * in it has the functions of B48 as deferred_split_isolate__B48, and says +B48 behind its
+ * release if that is the one that runs.
+ */
+static bool is_function(const char *symbol, const char *name, const char *release)
+{
+	const char *mutant = strrchr(release, '+'), *rest;
+	size_t len = strlen(name);
+
+	if (strncmp(symbol, name, len) || strstr(symbol, ".cold"))
+		return false;
+	rest = symbol + len;
+	return !rest[0] || rest[0] == '.' ||
+	       (mutant && !strncmp(rest, "__", 2) && !strcmp(rest + 2, mutant + 1));
+}
+
 int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int max)
 {
 	char line[512], name[256], type;
 	unsigned long addr, start = 0;
+	struct utsname kernel = { };
 	FILE *f = fopen("/proc/kallsyms", "re");
 	int n = 0, k;
 
+	uname(&kernel);
 	while (f && fgets(line, sizeof(line), f)) {
 		char *end;
 
@@ -756,11 +924,7 @@ int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int ma
 		if (!names[k] || n == max || !addr || sscanf(end, " %c %255s", &type, name) != 2)
 			continue;
 		for (k = 0; names[k]; k++) {
-			size_t len = strlen(names[k]);
-
-			/* The compiler may call it deferred_split_isolate.constprop.0 */
-			if (strncmp(name, names[k], len) || (name[len] && name[len] != '.') ||
-			    strstr(name, ".cold"))
+			if (!is_function(name, names[k], kernel.release))
 				continue;
 			snprintf(symbols[n].name, sizeof(symbols[n].name), "%.127s", name);
 			symbols[n++].size = 0;
@@ -775,12 +939,24 @@ int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int ma
 
 /* -- What the kernel says -------------------------------------------------- */
 
+/* Bad page, machine died, warning, soft lockup: what a splat leaves behind. */
+#define TAINT_SPLAT	(1L << 5 | 1L << 7 | 1L << 9 | 1L << 14)
+
 static int kmsg = -1;
+static long taint_seen;
+
+static long taint_of_splats(void)
+{
+	long taint = read_number("/proc/sys/kernel/tainted");
+
+	return taint > 0 ? taint & TAINT_SPLAT : 0;
+}
 
 bool ds_log_start(void)
 {
 	if (kmsg >= 0)
 		close(kmsg);
+	taint_seen = taint_of_splats();
 	kmsg = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 	return kmsg >= 0 && lseek(kmsg, 0, SEEK_END) >= 0;
 }
@@ -791,7 +967,8 @@ const char *ds_log_complaint(void)
 		"WARNING: ", "BUG: ", "BUG at ", "Bad page", "list_add corruption",
 		"list_del corruption", "list_add double", "page dumped because",
 		"INFO: task ", "detected stall", "suspicious RCU", "possible circular",
-		"inconsistent lock", "KASAN: ", "Oops",
+		"inconsistent lock", "KASAN: ", "Oops", "Internal error: ",
+		"Unable to handle kernel",
 	};
 	static char first[160];
 	char record[8192], *text;
@@ -810,7 +987,19 @@ const char *ds_log_complaint(void)
 			if (strstr(text, splats[i]))
 				snprintf(first, sizeof(first), "%.150s", text + 1);
 	}
+	/* In words that are not known here, or the log has wrapped since. */
+	if (!first[0] && taint_of_splats() & ~taint_seen)
+		snprintf(first, sizeof(first), "the kernel has become tainted: 0x%lx",
+			 taint_of_splats());
+	taint_seen |= taint_of_splats();
 	return first[0] ? first : NULL;
+}
+
+void *ds_shared(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
 }
 
 bool ds_pin_to_cpu(int cpu)
@@ -840,10 +1029,11 @@ bool ds_have_audit(void)
 	return !access(DS_SPLITQ "audit", R_OK);
 }
 
-const char *ds_audit_complaint(void)
+/* The first line of an audit that says what is wrong, or its last if that is not "ok". */
+static const char *audit_complaint(const char *path)
 {
 	static char line[256], first[256];
-	FILE *f = fopen(DS_SPLITQ "audit", "re");
+	FILE *f = fopen(path, "re");
 
 	if (!f)
 		return "no audit";
@@ -857,6 +1047,16 @@ const char *ds_audit_complaint(void)
 		return first;
 	/* "unknown" is not ok either. */
 	return strncmp(line, "audit ok", 8) ? line : NULL;
+}
+
+const char *ds_audit_complaint(void)
+{
+	return audit_complaint(DS_SPLITQ "audit");
+}
+
+const char *ds_audit_marked_complaint(void)
+{
+	return audit_complaint(DS_SPLITQ "audit_marked");
 }
 
 int ds_cover_start(const char *symbol, pid_t pid)

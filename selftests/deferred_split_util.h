@@ -19,24 +19,36 @@ const char *ds_unusable(void);
 /* Write a line to a file of the kernel. Return: 0 or a negative errno. */
 int ds_write_file(const char *path, const char *text);
 
-/* Size of a PMD mapped THP in bytes, 0 if the kernel has none. */
+/**
+ * ds_thp_size - the size in bytes of the THPs that a test maps, 0 if the kernel has none
+ *
+ * That of a PMD, if the machine has the memory for a few of these: with base pages of 64K
+ * it is 512 MiB. Else that of a THP of 2 MiB or less, which is mapped by PTEs, and is not
+ * queued at fault.
+ */
 size_t ds_thp_size(void);
+
+/* Before ds_thp_size() and all that uses it: so many at the same time (4). */
+void ds_need_thps(unsigned int nr);
+
+/* Is that the size of a PMD? Return: NULL if it is, else why not, and what to do. */
+const char *ds_need_pmd(void);
 
 /**
  * ds_knobs_set - set the THP knobs the tests need, remembering the old values
  *
  * THPs at fault with madvise(), queued as underused at once.
- * Return: NULL, or the knob that could not be set.
+ * Return: NULL, or in words what could not be set, and why.
  */
 const char *ds_knobs_set(void);
+
+/* ds_unusable(), so many CPUs (1 or 2), and ds_knobs_set(): what most tests begin with. */
+const char *ds_setup(int cpus);
 
 /* Make all-zero THPs underused (max_ptes_none 0), or none at all; as ds_knobs_set(). */
 const char *ds_set_underused(bool underused);
 
-/*
- * Any other knob, after ds_knobs_set(); put back as the others. Return: NULL, or its
- * path.
- */
+/* Any other knob, after ds_knobs_set(); put back as the others. Return: the same. */
 const char *ds_knob_set(const char *path, const char *value);
 
 /*
@@ -58,7 +70,7 @@ void ds_swap_remove(void);
 /* How often it was read from and written to since it was made. */
 bool ds_swap_ios(long *reads, long *writes);
 
-/* A counter of PMD sized THPs below hugepages-<size>kB/stats, -1 if there is none. */
+/* A counter of THPs of ds_thp_size() below hugepages-<size>kB/stats, -1 if there is none. */
 long ds_thp_stat(const char *name);
 long ds_size_stat(size_t size, const char *name);
 
@@ -80,8 +92,13 @@ struct ds_memcg {
 };
 
 void ds_memcg_create(struct ds_memcg *memcg);
+/* Memcgs below the root memcg; put back as the knobs, after ds_knobs_set(). */
+void ds_memcg_enable(void);
 bool ds_memcg_enter(const struct ds_memcg *memcg);
 void ds_memcg_remove(struct ds_memcg *memcg);
+
+/* A directory that the guard removes, last named first, if it is there in the end. */
+void ds_rmdir_later(const char *dir);
 
 /* The root memcg instead. */
 void ds_memcg_root(struct ds_memcg *memcg);
@@ -117,11 +134,15 @@ long ds_count_node(const struct ds_memcg *memcg, int nid);
 
 /**
  * ds_map_thp - map and fault in one THP
- * @map: where the mapping of twice the size starts, for munmap()
  *
+ * Nothing else is mapped by that: ds_thp_size() bytes are to be unmapped.
  * Return: the address of the THP, NULL if no THP was to be had.
  */
 char *ds_map_thp(void);
+#define DS_NO_THP "no THP is to be had: is memory fragmented? /proc/sys/vm/compact_memory"
+
+/* The same; it is on its queue: if not since its fault, then its last page is unmapped. */
+char *ds_map_queued(void);
 
 /* Is the folio at @addr still a THP, by /proc/kpageflags of the first page? */
 bool ds_is_thp(const void *addr);
@@ -136,10 +157,28 @@ int ds_node_of(pid_t pid, const void *addr);
 /* What /proc/kpageflags, kpagecount or kpagecgroup says of a page. */
 unsigned long ds_page_word(const char *file, unsigned long pfn);
 
+/* Zeroed memory that is shared with children, NULL if there is none. */
+void *ds_shared(size_t size);
+
 bool ds_pin_to_cpu(int cpu);
 double ds_now(void);
 /* 2 means: at least. */
 int ds_nr_nodes(void);
+
+/*
+ * Scan a memcg's queue until nr_anon_partially_mapped is @want, or for two seconds.
+ * Return: what it is then.
+ */
+long ds_settle(const struct ds_memcg *memcg, long want);
+
+/*
+ * Wait for so many children, and make each pid 0. Return: whether all were there, and
+ * ended with status 0.
+ */
+bool ds_wait_all(pid_t *pids, int nr);
+
+/* Have the page at an address, and with it its THP, moved to a node. Return: is it there? */
+bool ds_move(void *addr, int node);
 
 /* Per-CPU batches hold references for a while, and make splits fail: empty them. */
 void ds_drain(void);
@@ -152,7 +191,10 @@ struct ds_symbol {
 /* Functions of the kernel, however the compiler calls them. Return: how many. */
 int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int max);
 
-/* From now on, what does the kernel complain of? The first such line since, or NULL. */
+/*
+ * From now on, what does the kernel complain of? The first such line since, or that it
+ * has become tainted, or NULL.
+ */
 bool ds_log_start(void);
 const char *ds_log_complaint(void);
 
@@ -188,6 +230,8 @@ int ds_folio_keep(pid_t pid, const void *addr, const char *how);
 /* NULL if the module's audit finds all queues in order, else the first thing it found. */
 bool ds_have_audit(void);
 const char *ds_audit_complaint(void);
+/* The same for all that is marked partially mapped; only while nobody uses THPs. */
+const char *ds_audit_marked_complaint(void);
 
 #define DS_POINTS_MAX	4096
 

@@ -21,18 +21,7 @@
 #include "kselftest_harness.h"
 #include "deferred_split_util.h"
 
-#define MTHP_SIZE	(64UL << 10)
-
-/* Move what is mapped at @addr to @node; returns where it is then, or an error. */
-static int move_to(char *addr, int node)
-{
-	void *page = addr;
-	int status = -EIO;
-
-	if (syscall(SYS_move_pages, 0, 1UL, &page, &node, &status, 2 /* MPOL_MF_MOVE */) < 0)
-		return -errno;
-	return status;
-}
+#define MTHP_SIZE	(16UL * sysconf(_SC_PAGESIZE))
 
 FIXTURE(move) {
 	char *map, *folio;
@@ -53,23 +42,20 @@ FIXTURE_VARIANT_ADD(move, mthp) {
 
 FIXTURE_SETUP(move)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_setup(1);
 
+	if (!why && ds_nr_nodes() < 2)
+		why = "needs two NUMA nodes";
 	if (why)
 		SKIP(return, "%s", why);
-	if (access("/sys/devices/system/node/node1", F_OK))
-		SKIP(return, "needs two NUMA nodes");
-	why = ds_knobs_set();
-	if (why)
-		SKIP(return, "cannot set %s", why);
-
 	if (!variant->mthp) {
 		size_t page = sysconf(_SC_PAGESIZE);
 
 		self->map_size = ds_thp_size();
 		self->folio = ds_map_thp();
 		self->map = self->folio;
-		ASSERT_NE(NULL, self->folio) TH_LOG("no THP to be had");
+		if (!self->folio)
+			SKIP(return, DS_NO_THP);
 		/* Another protection for a part, and the same again, leave PTEs. */
 		ASSERT_EQ(0, mprotect(self->folio, page, PROT_READ));
 		ASSERT_EQ(0, mprotect(self->folio, page, PROT_READ | PROT_WRITE));
@@ -108,7 +94,7 @@ TEST_F(move, moving_does_not_mark)
 	ASSERT_TRUE(ds_is_thp(self->folio));
 	for (i = 1; i <= 3; i++) {
 		nid = !nid;
-		ASSERT_EQ(nid, move_to(self->folio, nid)) TH_LOG("move %d", i);
+		ASSERT_TRUE(ds_move(self->folio, nid)) TH_LOG("move %d", i);
 		ASSERT_TRUE(ds_is_thp(self->folio)) TH_LOG("split by move %d", i);
 		EXPECT_EQ(marked, ds_size_stat(size, "nr_anon_partially_mapped"))
 			TH_LOG("MARKED: partially mapped after move %d, and all is mapped", i);
@@ -122,19 +108,15 @@ FIXTURE(lock) {
 
 FIXTURE_SETUP(lock)
 {
-	const char *why = ds_unusable();
+	const char *why = ds_need_pmd() ?: ds_setup(1) ?: ds_set_underused(true);
 
 	if (why)
 		SKIP(return, "%s", why);
-	why = ds_knobs_set();
-	if (!why)
-		why = ds_set_underused(true);
-	if (why)
-		SKIP(return, "cannot set %s", why);
 	ds_memcg_create(&self->memcg);
 	ASSERT_TRUE(ds_memcg_enter(&self->memcg));
 	self->thp = ds_map_thp();
-	ASSERT_NE(NULL, self->thp) TH_LOG("no THP to be had");
+	if (!self->thp)
+		SKIP(return, DS_NO_THP);
 	if (ds_count(&self->memcg) < 1)
 		SKIP(return, "THPs are not queued at fault here");
 }
@@ -154,7 +136,7 @@ static void scan_all(struct ds_memcg *memcg)
 {
 	int nid;
 
-	for (nid = 0; nid < 2; nid++)
+	for (nid = 0; nid < ds_nr_nodes(); nid++)
 		ds_scan(memcg, nid, 64);
 }
 

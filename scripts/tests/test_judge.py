@@ -35,6 +35,12 @@ SPLATS = {
     "arm64 null pointer": "Unable to handle kernel NULL pointer dereference at virtual address "
                           "0000000000000008",
     "arm64 fault": "Unable to handle kernel paging request at virtual address dead000000000108",
+    "arm64 fault of user memory": "Unable to handle kernel access to user memory outside uaccess "
+                                  "routines at virtual address 0000ffff8000",
+    "arm64 no stack": "Insufficient stack space to handle exception!",
+    "arm64 serror": "SError Interrupt on CPU1, code 0x00000000be000011 -- SError",
+    "arm64 unhandled": "Unhandled 64-bit el1h sync exception on CPU1, ESR 0x0000000096000021 "
+                       "-- DABT (current EL)",
     "gp fault": "general protection fault, probably for non-canonical address 0xdead000000000108",
     "panic": "Kernel panic - not syncing: Fatal exception",
     "list del": "list_del corruption. prev->next should be ffff888, but was ffff999. (prev=ffff777)",
@@ -60,6 +66,90 @@ SPLATS = {
     "refcount": "refcount_t: underflow; use-after-free.",
     "x86 trace": "Call Trace:",
     "arm64 trace": "Call trace:",
+}
+# Whole ones, in the order in which arm64 and x86 print them: what the table must say.
+ARM64_REGISTERS = """\
+Modules linked in: splitq(O)
+CPU: 1 UID: 0 PID: 55 Comm: deferred_split_ Tainted: G           O       6.12.117 #1
+Tainted: [O]=OOT_MODULE
+Hardware name: linux,dummy-virt (DT)
+pstate: 604000c5 (nZCv daIF +PAN -UAO -TCO -DIT -SSBS BTYPE=--)
+pc : {pc}
+lr : deferred_split_scan+0x20c/0x4a0
+sp : ffff8000826f3a10
+x29: ffff8000826f3a10 x28: ffff000003a2e000 x27: 0000000000000000
+Call trace:
+ {pc}
+ deferred_split_scan+0x20c/0x4a0
+ shrinker_debugfs_scan_write+0x110/0x1c8
+Code: f9000402 f9000041 d2802001 f2fbd5a1 ({code})
+---[ end trace 0000000000000000 ]---
+Kernel panic - not syncing: Oops: Fatal exception
+"""
+CONSOLES = {
+    "arm64 paging request": ("""\
+Unable to handle kernel paging request at virtual address dead000000000108
+Mem abort info:
+  ESR = 0x0000000096000044
+  EC = 0x25: DABT (current EL), IL = 32 bits
+  SET = 0, FnV = 0
+  EA = 0, S1PTW = 0
+  FSC = 0x04: level 0 translation fault
+Data abort info:
+  ISV = 0, ISS = 0x00000044, ISS2 = 0x00000000
+  CM = 0, WnR = 1, TnD = 0, TagAccess = 0
+  GCS = 0, Overlay = 0, DirtyBit = 0, Xs = 0
+[dead000000000108] address between user and kernel address ranges
+Internal error: Oops: 0000000096000044 [#1] PREEMPT SMP
+""" + ARM64_REGISTERS.format(pc="deferred_split_scan+0x1f4/0x4a0", code="f9000440"),
+                             "Unable to handle kernel paging request at virtual address "
+                             "dead000000000108 at deferred_split_scan+0x1f4"),
+    "arm64 null pointer": ("""\
+Unable to handle kernel NULL pointer dereference at virtual address 0000000000000008
+Mem abort info:
+  ESR = 0x0000000096000004
+  EC = 0x25: DABT (current EL), IL = 32 bits
+  SET = 0, FnV = 0
+  EA = 0, S1PTW = 0
+  FSC = 0x04: level 0 translation fault
+Data abort info:
+  ISV = 0, ISS = 0x00000004, ISS2 = 0x00000000
+  CM = 0, WnR = 0, TnD = 0, TagAccess = 0
+  GCS = 0, Overlay = 0, DirtyBit = 0, Xs = 0
+user pgtable: 64k pages, 48-bit VAs, pgdp=0000000043a30000
+[0000000000000008] pgd=0000000000000000, p4d=0000000000000000, pud=0000000000000000
+Internal error: Oops: 0000000096000004 [#1] PREEMPT SMP
+""" + ARM64_REGISTERS.format(pc="folio_split_queue_lock_irqsave+0x30/0x90", code="f9400400"),
+                           "at folio_split_queue_lock_irqsave+0x30"),
+    "arm64 BUG": ("""\
+------------[ cut here ]------------
+kernel BUG at mm/huge_memory.c:3456!
+Internal error: Oops - BUG: 00000000f2000800 [#1] PREEMPT SMP
+""" + ARM64_REGISTERS.format(pc="__folio_unqueue_deferred_split+0xc8/0x110", code="d4210000"),
+                  "kernel BUG at mm/huge_memory.c:3456! at __folio_unqueue_deferred_split+0xc8"),
+    "arm64 list corruption": ("""\
+list_add double add: new=ffff00000391a090, prev=ffff00000391a090, next=ffff0000038a2048.
+------------[ cut here ]------------
+kernel BUG at lib/list_debug.c:32!
+Internal error: Oops - BUG: 00000000f2000800 [#1] PREEMPT SMP
+""" + ARM64_REGISTERS.format(pc="__list_add_valid_or_report+0xa0/0xb0", code="d4210000"),
+                              "list_add double add: new=ffff00000391a090"),
+    "arm64 warning": ("""\
+------------[ cut here ]------------
+WARNING: CPU: 1 PID: 55 at mm/huge_memory.c:3785 deferred_split_folio+0x70/0x1b0
+""" + ARM64_REGISTERS.format(pc="deferred_split_folio+0x70/0x1b0", code="d4210000"),
+                      "at mm/huge_memory.c:3785 deferred_split_folio+0x70/0x1b0"),
+    "x86 paging request": ("""\
+BUG: unable to handle page fault for address: dead000000000108
+#PF: supervisor write access in kernel mode
+#PF: error_code(0x0002) - not-present page
+Oops: Oops: 0002 [#1] PREEMPT SMP NOPTI
+CPU: 1 UID: 0 PID: 55 Comm: deferred_split_ Tainted: G           O       6.12.117 #1
+RIP: 0010:deferred_split_scan+0x1a2/0x5b0
+Code: 48 8b 50 98 48 8b 48 90 <48> 89 4a 08
+Call Trace:
+ <TASK>
+""", "dead000000000108 at deferred_split_scan+0x1a2"),
 }
 # What must not be taken for one.
 HARMLESS = [
@@ -134,6 +224,20 @@ class JudgeTest(unittest.TestCase):
                 case.console.insert(2, "[    3.5] " + line)
                 self.expect(case, judge.FAIL, "splat")
 
+    def test_a_whole_splat_is_one_and_says_where(self):
+        for name, (text, said) in CONSOLES.items():
+            with self.subTest(name):
+                case = Case()
+                case.end = None         # it panics
+                case.console[2:] = ["[    3.%06d] %s" % (n, line)
+                                    for n, line in enumerate(text.split("\n"))]
+                rows = self.expect(case, judge.FAIL, said)
+                self.assertTrue(rows[0]["detail"].startswith("splat: "))
+                self.assertEqual(len(judge.first_splats(case.console)), 1)
+                # The same, not far from the end of a healthy test.
+                del case.console[2:]
+                self.expect(case, judge.ERROR, "lost")
+
     def test_a_breakpoint_that_qemu_should_not_have_run(self):
         for accel, byte, verdict in (("tcg", "48", judge.ERROR), ("tcg", "cc", judge.FAIL),
                                      ("kvm", "48", judge.FAIL)):
@@ -182,6 +286,11 @@ class JudgeTest(unittest.TestCase):
             with self.subTest(said):
                 line = "# torture: FAILURE seed=1 seconds=4 ops=3 map=1 : " + said
                 self.assertEqual(judge.complaints(["TAP version 13", line]), said)
+
+    def test_a_carriage_return_ends_no_line(self):
+        case = Case()
+        case.out.insert(3, "page 1/512\rpage 2/512\rOK")
+        self.expect(case, judge.PASS)
 
     def test_failure_with_exit_status_0(self):
         self.expect(Case(out=["1..1", "not ok 1 a.t"]), judge.FAIL)

@@ -89,10 +89,10 @@ class Sandbox(unittest.TestCase):
         os.chmod(path, 0o755)
         os.environ["PATH"] = self.bin + ":" + self.saved["PATH"]
 
+    ARGS = dict(base="6.12", arch="x86_64", series="0", mutant=None, debug="", linux=None)
+
     def kernel(self, **kwargs):
-        args = dict(base="6.12", arch="x86_64", series="0", mutant=None, debug="", linux=None)
-        args.update(kwargs)
-        return common.Kernel(types.SimpleNamespace(**args))
+        return common.Kernel(types.SimpleNamespace(**dict(self.ARGS, **kwargs)))
 
     def source(self):
         return fetch.Source(self.tree, "0123456789abcdef", "a tree", True)
@@ -113,6 +113,8 @@ class Arguments(Sandbox):
                               ({"arch": "vax"}, ["vax", "x86_64"]),
                               ({"debug": "list,lokdep"}, ["lokdep", "lockdep"]),
                               ({"series": "2"}, ["SERIES=2", "first-N"]),
+                              ({"pages": "64k"}, ["PAGES=64k", "x86_64", "PAGES=4k", "arm64"]),
+                              ({"pages": "16k", "arch": "arm64"}, ["PAGES=16k", "4k or 64k"]),
                               ({"series": "0", "mutant": "B22"}, ["SERIES=1"])):
             with self.subTest(change):
                 self.fails(words, lambda: self.kernel(**change))
@@ -126,6 +128,21 @@ class Arguments(Sandbox):
                 os.environ["ARCH"] = env
                 self.assertEqual(common.kernel_arguments("x").parse_args([]).arch, arch)
                 self.assertEqual(common.cross(arch), cross)
+
+    def test_base_pages_make_another_kernel(self):
+        usual, large = (self.kernel(arch="arm64", pages=pages) for pages in ("4k", "64k"))
+        self.assertEqual((usual.machine, large.machine), ("arm64", "arm64-64k"))
+        self.assertEqual(usual.fragments, self.kernel(arch="arm64").fragments)
+        self.assertEqual(configure.wanted(usual.fragments)["CONFIG_ARM64_4K_PAGES"][0], "y")
+        self.assertIsNone(configure.wanted(large.fragments)["CONFIG_ARM64_4K_PAGES"][0])
+        self.assertEqual(configure.wanted(large.fragments)["CONFIG_ARM64_64K_PAGES"][0], "y")
+
+    def test_what_must_be_red_is_known_for_the_usual_pages_only(self):
+        import compare
+        compare.need_usual_pages(types.SimpleNamespace(
+            **dict(self.ARGS, arch="arm64", pages="4k")))
+        self.fails(["PAGES=64k", "make run"], compare.need_usual_pages, types.SimpleNamespace(
+            **dict(self.ARGS, arch="arm64", pages="64k")))
 
     def test_base_without_a_series(self):
         with unittest.mock.patch("common.series_patches", return_value=[]):
@@ -240,14 +257,15 @@ class Explore(Sandbox):
         import explore
         built = types.SimpleNamespace(
             source=types.SimpleNamespace(version="6.12.117"),
-            kernel=types.SimpleNamespace(label="stock", arch="x86_64"))
+            kernel=types.SimpleNamespace(label="stock", machine="x86_64"))
         for c, where in ((explore.Combination("f", "scan", "munmap-half", "partial+64k"), 0x1b),
                          (explore.Combination("f", "scan", "exit", "queued", "g"), (1, 0x2c))):
             name = explore.schedule(c, where, built)
             again, at, m = explore.parse_schedule(name)
             self.assertEqual(again.name, c.name)
             self.assertEqual(at, where if isinstance(where, tuple) else (where,))
-            self.assertEqual((m["label"], m["base"], m["arch"]), ("stock", "6.12", "x86_64"))
+            self.assertEqual((m["label"], m["base"], m["arch"], m["pages"]),
+                             ("stock", "6.12", "x86_64", None))
         for label in ("series", "mutants", "mutants-B22", "mutant-B22"):
             built.kernel.label = label
             _, _, m = explore.parse_schedule(explore.schedule(c, where, built))
@@ -358,9 +376,18 @@ class Explore(Sandbox):
         self.assertEqual(c.tried, 2)
         built = types.SimpleNamespace(
             source=types.SimpleNamespace(version="6.12.117"),
-            kernel=types.SimpleNamespace(label="stock", arch="x86_64"))
+            kernel=types.SimpleNamespace(label="stock", machine="x86_64"))
         self.assertEqual(explore.schedule(c, (4, 0), built),
                          "f+0x4/scan/munmap-half/queued@6.12.117-stock-x86_64")
+
+    def test_a_schedules_name_says_what_base_pages(self):
+        import explore
+        built = types.SimpleNamespace(
+            source=types.SimpleNamespace(version="6.12.117"),
+            kernel=types.SimpleNamespace(label="mutants-B22", machine="arm64-64k"))
+        c = explore.Combination("f", "scan", "munmap-all", "partial")
+        _, _, m = explore.parse_schedule(explore.schedule(c, 4, built))
+        self.assertEqual((m["label"], m["arch"], m["pages"]), ("mutants-B22", "arm64", "64k"))
 
     def test_an_operation_without_effect_is_red(self):
         none = "control munmap-half NOEFFECT result=0 ms=1.0"
@@ -879,7 +906,8 @@ class Boot(Sandbox):
         self.stub("qemu-system-x86_64", self.HANGS % self.dir)
         self.run_dir = os.path.join(self.dir, "run")
         self.built = types.SimpleNamespace(
-            kernel=types.SimpleNamespace(arch="x86_64", boot_words=""), dir=self.dir, module=None,
+            kernel=types.SimpleNamespace(arch="x86_64", machine="x86_64", boot_words=""),
+            dir=self.dir, module=None,
             selftests=None,
             init=self.write("init", "x"), image=self.write("image", "x"),
             info={"release": "r", "base": "6.12", "label": "l", "series": True, "source": "s",
@@ -938,6 +966,7 @@ class Boot(Sandbox):
         """boot() in a process of its own, which is then ended in the given way."""
         code = ("import sys, types; sys.path.insert(0, %r); import boot, common\n"
                 "b = types.SimpleNamespace(kernel=types.SimpleNamespace(arch='x86_64',"
+                " machine='x86_64',"
                 " boot_words=''), dir=%r,"
                 " module=None, selftests=None, init=%r, image=%r, info=%r)\n"
                 "common.main(lambda: boot.boot(b, %r, [('a', 1, 'x')], 'tcg'))\n"
@@ -1270,6 +1299,30 @@ class Combine(Sandbox):
         got.generated["mm/x.c"].insert(-1, "int y;")
         self.fails(["mm/x.c", "not the series'"], got.verify)
 
+    def test_the_kernel_to_measure(self):
+        with open(os.path.join(self.tree, "mm/x.c"), "w") as f:
+            f.write(C_FILE)
+        stage = os.path.join(self.dir, "stage")
+        os.mkdir(stage)
+        patch = self.patch("old-a.patch", "n < 0", "n < 1")
+        got = self.combine.Combined(self.source(), stage, [patch], bench=True)
+        text = "\n".join(got.generated["mm/x.c"])
+        # Who runs is counted, also if it is the series.
+        self.assertIn("\tcase SPLITQ_old:\n\t\tsplitq_ran(SPLITQ_IN_add, SPLITQ_old);\n"
+                      "\t\treturn add__old(s, n);\n"
+                      "\tdefault:\n\t\tsplitq_ran(SPLITQ_IN_add, SPLITQ_NONE);\n", text)
+        names = got.write(self.source(), stage)
+        self.assertIn("mm/splitq_bench.c", names)
+        with open(os.path.join(stage, self.combine.SOURCE)) as f:
+            self.assertIn("[SPLITQ_old] = \"old\",", f.read())
+        with open(os.path.join(stage, "mm/Makefile")) as f:
+            self.assertIn("splitq_mutants.o splitq_bench.o", f.read())
+        other = os.path.join(self.dir, "other")
+        os.mkdir(other)
+        alone = self.patch("new-b.patch", "int x;", "long x;")
+        self.fails(["new cannot be a variant", "mm/x.c"], lambda: self.combine.Combined(
+            self.source(), other, [patch, alone], bench=True))
+
     def test_one_that_does_not_apply_is_named(self):
         with open(os.path.join(self.tree, "mm/x.c"), "w") as f:
             f.write(C_FILE.replace("n < 0", "n < 7"))
@@ -1277,6 +1330,100 @@ class Combine(Sandbox):
         os.mkdir(stage)
         self.fails(["B1-a.patch", "mm/x.c"], lambda: self.combine.Combined(
             self.source(), stage, [self.patch("B1-a.patch", "n < 0", "n < 1")]))
+
+
+class PutInPlace(Sandbox):
+    def test_another_run_may_have_been_quicker(self):
+        import build
+        tmp, final = (os.path.join(self.dir, name) for name in ("tmp", "final"))
+        for where in (tmp, final):
+            os.mkdir(where)
+        with open(os.path.join(final, "file"), "w"):
+            pass
+        build.put_in_place(tmp, final)
+        self.assertTrue(os.path.exists(os.path.join(final, "file")))
+        with self.assertRaises(OSError):
+            build.put_in_place(os.path.join(self.dir, "nowhere"), os.path.join(self.dir, "x"))
+
+
+class Bench(Sandbox):
+    """What make bench makes of the driver's output."""
+
+    PLAN = {"time": (("scan", 60, "-r 1 -q 100"),)}
+
+    def setUp(self):
+        super().setUp()
+        import bench
+        self.bench = bench
+        self.lines = ["TAP version 13"]
+        for variant in bench.variants_of("6.12", "scan"):
+            for turn in range(2):
+                for case in bench.CASES["scan"]:
+                    for kind in ("scan", "locks"):
+                        for metric in bench.METRICS[kind]:
+                            self.lines.append("# row %s %s %s 100 50 1 %d %s %s" % (
+                                kind, variant, case, turn, metric,
+                                "200.0000" if variant == "stock" else "10.5000"))
+
+    def complaints(self, lines, clock="time"):
+        return self.bench.missing(self.bench.read_rows(lines, clock), "6.12",
+                                  {clock: self.PLAN["time"]})
+
+    def test_rows_and_their_histograms(self):
+        rows = self.bench.read_rows(
+            ["# row hold stock none-split 1000 10 1 0 hold_max_ns 300.0000",
+             "# hist 7 1 15 2", "# hist 31 4", "# row hold stock x 1 1 1 2 scans 2.5000"], "time")
+        self.assertEqual(rows[0], {
+            "bench": "hold", "variant": "stock", "case": "none-split",
+            "params": {"queue": 1000, "nr_to_scan": 10, "tasks": 1}, "round": 0, "warmup": True,
+            "clock": "time", "metric": "hold_max_ns", "value": 300,
+            "hist": [[7, 1], [15, 2], [31, 4]]})
+        self.assertEqual((rows[1]["value"], rows[1]["hist"], rows[1]["warmup"]),
+                         (2.5, None, False))
+
+    def test_instructions_are_not_called_ns(self):
+        rows = self.bench.read_rows(
+            ["# row hold stock x 1 1 1 0 hold_max_ns 300.0000", "# hist 8 1",
+             "# row scan stock x 1 1 1 0 ns_per_folio 5.0000",
+             "# row scan stock x 1 1 1 0 splits 5.0000"], "icount")
+        self.assertEqual([(r["metric"], r["value"], r["hist"]) for r in rows],
+                         [("hold_max_instructions", 150, [[4, 1]]),
+                          ("instructions_per_folio", 2.5, None), ("splits", 5, None)])
+
+    def test_what_is_missing_is_named(self):
+        self.assertEqual(self.complaints(self.lines), [])
+        self.assertEqual(self.complaints(self.lines, "icount"), [])
+        for words in ("locks series", "scan stock all-split 100 50 1 1 splits"):
+            with self.subTest(words):
+                bad = self.complaints([line for line in self.lines if words not in line])
+                self.assertTrue(bad)
+                self.assertIn(words.split()[1], bad[0])
+        self.assertIn("has no splits",
+                      self.complaints([x for x in self.lines if "splits" not in x])[0])
+        self.assertTrue(self.complaints([x.replace("ns_per_folio 10.5", "ns_per_folio 0.0")
+                                         for x in self.lines]))
+
+    def test_the_table_names_the_machine(self):
+        doc = {"meta": {"base": "6.12", "arch": "x86_64", "accel": "tcg", "vcpus": 2},
+               "rows": self.bench.read_rows(self.lines, "time")}
+        for line in self.bench.table(doc).split("\n"):
+            self.assertIn("6.12 x86_64 tcg 2 vCPUs", line)
+        self.assertIn("stock/series 19", self.bench.table(doc))
+        told = self.bench.targets(doc)
+        self.assertRegex(told, r"throughput, all-split, 50 at a time.*: met")
+        self.assertRegex(told, r"all-split <= 0.0323 .*10.5: NOT MET")
+        self.assertRegex(told, r"worst hold, 10000 .*not measured")
+
+    def test_bad_input(self):
+        for words in (dict(series="0"), dict(only="nothing")):
+            with self.subTest(words):
+                args = types.SimpleNamespace(**dict(vars(self.arguments()), **words))
+                self.fails(["SERIES=0" if "series" in words else "nothing is called"],
+                           lambda: self.bench.plans_of(args))
+
+    @staticmethod
+    def arguments():
+        return types.SimpleNamespace(bench="quick", only="", det=False, series="1")
 
 
 class Mutants(Sandbox):
@@ -1293,7 +1440,8 @@ class Mutants(Sandbox):
     def row(self, m, **cells):
         row = self.mutants.Row(m)
         row.cells = {{"kunit": "kunit/deferred_split", "whole": "selftests/whole",
-                      "explorer": "explorer"}[k]: c for k, c in cells.items()}
+                      "explorer": "explorer", "litmus": "litmus"}[k]: c
+                     for k, c in cells.items()}
         return row
 
     def test_headers(self):
@@ -1307,6 +1455,39 @@ class Mutants(Sandbox):
         self.fails(["X1", "nosuch", "selftests/whole"],
                    lambda: self.mutant("Red: selftests/nosuch X\n"))
         self.fails(["X1", "VICTIM/ACTION/OP/STATE"], lambda: self.mutant("Explore: f/scan LOST\n"))
+        self.assertEqual(self.mutant("Litmus: unmap_corrupts+stock\n").litmus,
+                         ["unmap_corrupts+stock"])
+        for wrong in ("nosuch", "unmap_corrupts+locked"):
+            self.fails(["X1", wrong, "unmap_corrupts+stock"],
+                       lambda: self.mutant("Litmus: %s\n" % wrong))
+
+    def test_a_litmus_test_catches_nothing(self):
+        Cell, m = self.mutants.Cell, self.mutant("")
+        red, green = Cell("red", 0.5), Cell("green", 1.0)
+        row = self.row(m, litmus=red, whole=green)
+        self.assertEqual((row.verdict, row.first), ("SURVIVED", None))
+        row = self.row(m, litmus=red, whole=Cell("red", 2.0))
+        self.assertEqual((row.verdict, row.first), ("caught", 2.0))
+        self.assertIn("0 of them by two", self.mutants.summary([row]))
+        # One that is not what it says must be seen.
+        self.assertEqual(self.row(m, litmus=Cell("error"), whole=red).verdict, "ERROR")
+
+    def test_what_herd7_says(self):
+        bench = types.SimpleNamespace(litmus_rows={
+            "litmus/a": {"test": "litmus/a", "verdict": "PASS", "seconds": 0.5, "detail": ""},
+            "litmus/b": {"test": "litmus/b", "verdict": "FAIL", "seconds": 0.5, "detail": "Never"}})
+        cell = lambda *names: self.mutants.Bench.litmus(bench, names)
+        self.assertEqual((cell("a", "a").state, cell("a", "a").seconds), ("red", 1.0))
+        self.assertEqual((cell("a", "b").state, cell("a", "b").detail),
+                         ("error", "litmus/b: Never"))
+        bench.litmus_rows = {"litmus": {"test": "litmus", "verdict": "SKIP", "seconds": 0,
+                                        "detail": "no herd7"}}
+        self.assertEqual((cell("a").state, cell("a").detail), ("-", "no herd7"))
+
+    def test_as_many_guests_as_memory_allows(self):
+        self.assertEqual(self.mutants.fits(1, 1 << 30), 1)
+        self.assertEqual(self.mutants.fits(3, 1 << 30), 1)
+        self.assertEqual(self.mutants.fits(2, 1), 2)
 
     def test_every_mutant_names_what_catches_it(self):
         for base in os.listdir(os.path.join(common.TOP, "patches", "mutants")):

@@ -62,13 +62,20 @@ esac
 """
 
 
-class LitmusTest(unittest.TestCase):
+class Scratch(unittest.TestCase):
+    """A directory, with a cache in it, for each test."""
+
     def setUp(self):
         self.dir = tempfile.mkdtemp(prefix="splitq-test-")
         self.addCleanup(shutil.rmtree, self.dir, True)
         patch = unittest.mock.patch.dict(os.environ, SPLITQ_CACHE=os.path.join(self.dir, "cache"))
         patch.start()
         self.addCleanup(patch.stop)
+
+
+class LitmusTest(Scratch):
+    def setUp(self):
+        super().setUp()
         self.tests = os.path.join(self.dir, "tests")
         self.tree = os.path.join(self.dir, "tree")
         model = os.path.join(self.tree, "tools/memory-model")
@@ -297,15 +304,11 @@ class LitmusTest(unittest.TestCase):
             self.judge()
 
 
-class NewerSuite(unittest.TestCase):
+class NewerSuite(Scratch):
     """The packages of another suite: what is taken, and what is said about it."""
 
     def setUp(self):
-        self.dir = tempfile.mkdtemp(prefix="splitq-test-")
-        self.addCleanup(shutil.rmtree, self.dir, True)
-        patch = unittest.mock.patch.dict(os.environ, SPLITQ_CACHE=os.path.join(self.dir, "cache"))
-        patch.start()
-        self.addCleanup(patch.stop)
+        super().setUp()
         self.pins = [("herdtools7", "newer", "1-1", "a" * 64), ("libc6", "newer", "2-1", "b" * 64)]
         self.offered = {"herdtools7": [("1-1", "a" * 64)], "libc6": [("2-1", "b" * 64)]}
         self.asked = []

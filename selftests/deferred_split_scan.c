@@ -1,0 +1,403 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What a scan does with what is queued, while nobody else is about: which folios it
+ * takes and how many, what it puts back and where, and what is counted. No module is
+ * needed, and nothing depends on time.
+ *
+ * Several folios of a small size, a page of each unmapped: they are split from the head
+ * of the queue, as many as was asked for, also if that is more than are taken off at a
+ * time. One that somebody has a reference to goes to the tail. Then one THP, that is
+ * underused or partially mapped: it keeps its place on the queue when it is moved, when
+ * it has taken the place of the huge zeropage, and when its memcg is gone (from 6.19 on);
+ * and reclaim of its memcg splits it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "kselftest_harness.h"
+#include "deferred_split_util.h"
+
+#define SIZE	(64UL << 10)
+#define NR	40			/* more than a scan takes at a time */
+#define TRIES	200			/* 10 ms each */
+
+static const struct ds_memcg root = { .dir = "/sys/fs/cgroup/" };
+
+/* NULL, or why this machine will not do; then we are in a memcg of our own. */
+static const char *begin(struct ds_memcg *memcg, bool underused)
+{
+	const char *why = ds_unusable();
+
+	if (!why)
+		why = ds_knobs_set();
+	if (!why)
+		why = ds_set_underused(underused);
+	if (why)
+		return why;
+	ds_pin_to_cpu(0);
+	ds_memcg_create(memcg);
+	if (!memcg->dir[0] || !ds_memcg_enter(memcg))
+		return "needs cgroup v2 with the memory controller";
+	return NULL;
+}
+
+static void end(struct ds_memcg *memcg)
+{
+	ds_memcg_enter(&root);
+	ds_memcg_remove(memcg);
+	ds_knobs_restore();
+}
+
+/* It is there: from now on khugepaged leaves it alone. */
+static void keep_as_it_is(char *folio, size_t size)
+{
+	madvise(folio, size, MADV_NOHUGEPAGE);
+	ds_drain();
+}
+
+static void unmap_last_page(char *folio, size_t size)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+
+	madvise(folio + size - page, page, MADV_DONTNEED);
+}
+
+static void scan_nodes(const struct ds_memcg *memcg, unsigned long nr)
+{
+	int nid;
+
+	for (nid = 0; nid < ds_nr_nodes(); nid++)
+		ds_scan(memcg, nid, nr);
+}
+
+/* A pipe has a reference to the first page until it is closed. */
+static bool refer(char *folio, int *pipefd)
+{
+	struct iovec iov = { folio, sysconf(_SC_PAGESIZE) };
+
+	return !pipe2(pipefd, O_CLOEXEC) &&
+	       vmsplice(pipefd[1], &iov, 1, 0) == (ssize_t)iov.iov_len;
+}
+
+static void let_go(int *pipefd)
+{
+	close(pipefd[0]);
+	close(pipefd[1]);
+}
+
+/* -- Several folios ------------------------------------------------------- */
+
+FIXTURE(queue) {
+	struct ds_memcg memcg;
+	char *map, *folios;
+	size_t map_size;
+	long marked;
+	int nid;
+};
+
+static char *folio_of(const char *folios, int i)
+{
+	return (char *)folios + i * SIZE;
+}
+
+static int nr_whole(const char *folios, int from, int to)
+{
+	int i, nr = 0;
+
+	for (i = from; i < to; i++)
+		nr += ds_is_thp(folio_of(folios, i));
+	return nr;
+}
+
+FIXTURE_SETUP(queue)
+{
+	const char *why = begin(&self->memcg, false);
+	int i;
+
+	if (!why)
+		why = ds_set_size_enabled(SIZE);
+	if (why)
+		SKIP(return, "%s", why);
+	self->map_size = 2 * NR * SIZE + 2 * ds_thp_size();
+	self->map = mmap(NULL, self->map_size, PROT_READ | PROT_WRITE,
+			 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ASSERT_NE(MAP_FAILED, self->map);
+	/* Half of them on either side of where a THP would begin: none fits in. */
+	self->folios = (char *)(((uintptr_t)self->map + NR * SIZE / 2 + ds_thp_size() - 1) &
+				~(ds_thp_size() - 1)) - NR * SIZE / 2;
+	madvise(self->folios, NR * SIZE, MADV_HUGEPAGE);
+	for (i = 0; i < NR; i++)
+		folio_of(self->folios, i)[0] = 1;
+	self->nid = ds_node_of(0, self->folios);
+	for (i = 0; i < NR; i++)
+		if (!ds_is_thp(folio_of(self->folios, i)) ||
+		    ds_node_of(0, folio_of(self->folios, i)) != self->nid)
+			SKIP(return, "no folios of that size on one node");
+	keep_as_it_is(self->folios, NR * SIZE);
+	self->marked = ds_size_stat(SIZE, "nr_anon_partially_mapped");
+	ASSERT_GE(self->marked, 0);
+	ASSERT_EQ(0, ds_count(&self->memcg));
+}
+
+FIXTURE_TEARDOWN(queue)
+{
+	if (self->map && self->map != MAP_FAILED)
+		munmap(self->map, self->map_size);
+	end(&self->memcg);
+}
+
+TEST_F(queue, as_many_as_asked_for_from_the_head)
+{
+	struct ds_memcg other;
+	int i;
+
+	for (i = 0; i < NR; i++)
+		unmap_last_page(folio_of(self->folios, i), SIZE);
+	EXPECT_EQ(self->marked + NR, ds_size_stat(SIZE, "nr_anon_partially_mapped"))
+		TH_LOG("UNMARKED: a page of each is unmapped");
+	ASSERT_EQ(NR, ds_count_node(&self->memcg, self->nid))
+		TH_LOG("LOST: a page of each is unmapped, and they are not all counted");
+	ds_memcg_create(&other);
+	EXPECT_EQ(0, ds_count(&other)) TH_LOG("LEAK: a memcg without any folio has some queued");
+	ds_memcg_remove(&other);
+
+	ds_scan(&self->memcg, self->nid, 1);
+	EXPECT_EQ(NR - 1, nr_whole(self->folios, 0, NR)) TH_LOG("of a scan of 1");
+	EXPECT_EQ(0, nr_whole(self->folios, 0, 1)) TH_LOG("the first in is not the first out");
+	ds_scan(&self->memcg, self->nid, 5);
+	EXPECT_EQ(NR - 6, nr_whole(self->folios, 0, NR)) TH_LOG("of a scan of 5");
+	EXPECT_EQ(0, nr_whole(self->folios, 0, 6)) TH_LOG("the first in are not the first out");
+	EXPECT_EQ(NR - 6, ds_count_node(&self->memcg, self->nid));
+	ds_scan(&self->memcg, self->nid, NR);
+	EXPECT_EQ(0, nr_whole(self->folios, 0, NR)) TH_LOG("STUCK: in a scan of %d", NR);
+	EXPECT_EQ(0, ds_count(&self->memcg)) TH_LOG("LEAK: all are split, and some are queued");
+	EXPECT_EQ(self->marked, ds_size_stat(SIZE, "nr_anon_partially_mapped"))
+		TH_LOG("LEAK: all are split");
+}
+
+TEST_F(queue, what_is_referenced_goes_to_the_tail)
+{
+	int pipefd[2], i;
+
+	for (i = 0; i < 3; i++)
+		unmap_last_page(folio_of(self->folios, i), SIZE);
+	ASSERT_TRUE(refer(self->folios, pipefd));
+	ds_scan(&self->memcg, self->nid, 1);
+	EXPECT_EQ(3, nr_whole(self->folios, 0, 3)) TH_LOG("the first one cannot be split");
+	EXPECT_EQ(3, ds_count_node(&self->memcg, self->nid))
+		TH_LOG("LOST: what cannot be split is not put back");
+	ds_scan(&self->memcg, self->nid, 1);
+	EXPECT_EQ(0, nr_whole(self->folios, 1, 2))
+		TH_LOG("STUCK: behind one that cannot be split");
+	EXPECT_EQ(1, nr_whole(self->folios, 2, 3));
+	let_go(pipefd);
+	ds_scan(&self->memcg, self->nid, NR);
+	EXPECT_EQ(0, nr_whole(self->folios, 0, 3))
+		TH_LOG("STUCK: after it could not be split once");
+	EXPECT_EQ(0, ds_count(&self->memcg)) TH_LOG("LEAK: all are split, and some are queued");
+	EXPECT_EQ(self->marked, ds_size_stat(SIZE, "nr_anon_partially_mapped"))
+		TH_LOG("LEAK: all are split");
+}
+
+TEST_F(queue, what_is_freed_is_not_queued)
+{
+	int i;
+
+	for (i = 0; i < NR; i++)
+		unmap_last_page(folio_of(self->folios, i), SIZE);
+	/* Some have been in the hands of a scan before. */
+	ds_scan(&self->memcg, self->nid, 3);
+	munmap(self->map, self->map_size);
+	self->map = NULL;
+	EXPECT_EQ(0, ds_count(&self->memcg)) TH_LOG("LEAK: all are freed, and some are queued");
+	EXPECT_EQ(self->marked, ds_size_stat(SIZE, "nr_anon_partially_mapped"))
+		TH_LOG("LEAK: all are freed");
+}
+
+/* -- One THP -------------------------------------------------------------- */
+
+FIXTURE(thp) {
+	struct ds_memcg memcg;
+	char *thp;
+};
+
+FIXTURE_VARIANT(thp) {
+	bool underused;
+};
+
+FIXTURE_VARIANT_ADD(thp, underused) {
+	.underused = true,
+};
+
+FIXTURE_VARIANT_ADD(thp, partially_mapped) {
+	.underused = false,
+};
+
+FIXTURE_SETUP(thp)
+{
+	const char *why = begin(&self->memcg, variant->underused);
+
+	if (why)
+		SKIP(return, "%s", why);
+	self->thp = ds_map_thp();
+	ASSERT_NE(NULL, self->thp) TH_LOG("no THP to be had");
+	keep_as_it_is(self->thp, ds_thp_size());
+	if (!variant->underused)
+		unmap_last_page(self->thp, ds_thp_size());
+	else if (ds_count(&self->memcg) < 1)
+		SKIP(return, "THPs are not queued at fault here");
+	EXPECT_GE(ds_count(&self->memcg), 1) TH_LOG("LOST: it is not queued");
+}
+
+FIXTURE_TEARDOWN(thp)
+{
+	if (self->thp)
+		munmap(self->thp, ds_thp_size());
+	end(&self->memcg);
+}
+
+TEST_F(thp, is_split_when_nobody_refers_to_it)
+{
+	int pipefd[2];
+
+	ASSERT_TRUE(refer(self->thp, pipefd));
+	scan_nodes(&self->memcg, 8);
+	EXPECT_TRUE(ds_is_thp(self->thp));
+	EXPECT_GE(ds_count(&self->memcg), 1) TH_LOG("FORGOTTEN: it could not be split once");
+	let_go(pipefd);
+	scan_nodes(&self->memcg, 8);
+	EXPECT_FALSE(ds_is_thp(self->thp)) TH_LOG("STUCK: after it could not be split once");
+	EXPECT_EQ(0, ds_count(&self->memcg)) TH_LOG("LEAK: it is split, and something is queued");
+	EXPECT_EQ(1, self->thp[0]) TH_LOG("CONTENT: after a split");
+}
+
+TEST_F(thp, is_split_after_it_was_moved)
+{
+	int nid = ds_node_of(0, self->thp), to = !nid, status = -EIO;
+	void *page = self->thp;
+
+	if (ds_nr_nodes() < 2)
+		SKIP(return, "needs two NUMA nodes");
+	ASSERT_EQ(0, syscall(SYS_move_pages, 0, 1UL, &page, &to, &status, 2 /* MPOL_MF_MOVE */));
+	ASSERT_EQ(to, status);
+	/* One that is partially mapped may be split for that. */
+	if (variant->underused) {
+		EXPECT_TRUE(ds_is_thp(self->thp));
+		EXPECT_GE(ds_count(&self->memcg), 1) TH_LOG("FORGOTTEN: it was moved");
+	}
+	scan_nodes(&self->memcg, 8);
+	EXPECT_FALSE(ds_is_thp(self->thp)) TH_LOG("STUCK: after it was moved");
+	EXPECT_EQ(1, self->thp[0]) TH_LOG("CONTENT: after a move and a split");
+}
+
+TEST_F(thp, is_split_by_reclaim_of_its_memcg)
+{
+	char file[300];
+	int i;
+
+	snprintf(file, sizeof(file), "%smemory.swap.max", self->memcg.dir);
+	ds_write_file(file, "0");
+	snprintf(file, sizeof(file), "%smemory.reclaim", self->memcg.dir);
+	if (access(file, F_OK))
+		SKIP(return, "needs memory.reclaim");
+	for (i = 0; i < TRIES && ds_is_thp(self->thp); i++)
+		ds_write_file(file, "1M");
+	EXPECT_FALSE(ds_is_thp(self->thp)) TH_LOG("STUCK: reclaim does not come to it");
+}
+
+/* Is the kernel this one, or a later one? */
+static bool is_kernel(int major, int minor)
+{
+	struct utsname name;
+	int a, b;
+
+	return !uname(&name) && sscanf(name.release, "%d.%d", &a, &b) == 2 &&
+	       (a > major || (a == major && b >= minor));
+}
+
+static void split_without_memcg(struct __test_metadata *_metadata, struct ds_memcg *memcg,
+				char *thp)
+{
+	struct ds_memcg above;
+	int i;
+
+	ds_memcg_root(&above);
+	ASSERT_TRUE(ds_memcg_enter(&root));
+	ds_memcg_remove(memcg);
+	ASSERT_EQ(0, memcg->dir[0]) TH_LOG("the memcg cannot be removed");
+	/* It goes offline some time after that. */
+	for (i = 0; i < TRIES && ds_is_thp(thp); i++) {
+		usleep(10000);
+		scan_nodes(&above, 1000);
+	}
+	EXPECT_FALSE(ds_is_thp(thp)) TH_LOG("STUCK: its memcg is gone");
+}
+
+TEST_F(thp, is_split_when_its_memcg_is_gone)
+{
+	if (!is_kernel(6, 19))
+		SKIP(return, "before 6.19 nobody scans the queue of a memcg that is gone");
+	split_without_memcg(_metadata, &self->memcg, self->thp);
+}
+
+/* The other node's CPUs have the higher numbers. */
+TEST_F(thp, is_split_when_the_memcg_of_another_node_is_gone)
+{
+	if (!is_kernel(6, 19))
+		SKIP(return, "before 6.19 nobody scans the queue of a memcg that is gone");
+	if (ds_nr_nodes() < 2)
+		SKIP(return, "needs two NUMA nodes");
+	munmap(self->thp, ds_thp_size());
+	ds_pin_to_cpu(sysconf(_SC_NPROCESSORS_ONLN) - 1);
+	self->thp = ds_map_thp();
+	ASSERT_NE(NULL, self->thp) TH_LOG("no THP to be had");
+	keep_as_it_is(self->thp, ds_thp_size());
+	if (!variant->underused)
+		unmap_last_page(self->thp, ds_thp_size());
+	if (ds_node_of(0, self->thp) == 0)
+		SKIP(return, "it is not on another node");
+	split_without_memcg(_metadata, &self->memcg, self->thp);
+}
+
+TEST_F(thp, is_not_marked_when_all_is_unmapped)
+{
+	long deferred;
+	char *thp = ds_map_thp();
+
+	ASSERT_NE(NULL, thp) TH_LOG("no THP to be had");
+	deferred = ds_thp_stat("split_deferred");
+	munmap(thp, ds_thp_size());
+	EXPECT_EQ(deferred, ds_thp_stat("split_deferred"))
+		TH_LOG("MARKED: partially mapped, and nothing of it was mapped any more");
+}
+
+TEST_F(thp, is_split_where_the_huge_zeropage_was)
+{
+	size_t size = ds_thp_size();
+	char seen;
+
+	if (!variant->underused)
+		SKIP(return, "it is about underused ones");
+	madvise(self->thp, size, MADV_DONTNEED);
+	madvise(self->thp, size, MADV_HUGEPAGE);
+	/* Read it, and write it. */
+	seen = __atomic_load_n(self->thp, __ATOMIC_RELAXED);
+	__atomic_store_n(self->thp, seen + 1, __ATOMIC_RELAXED);
+	keep_as_it_is(self->thp, size);
+	if (!ds_is_thp(self->thp))
+		SKIP(return, "a write to the huge zeropage does not make a THP here");
+	EXPECT_GE(ds_count(&self->memcg), 1) TH_LOG("LOST: it is not queued");
+	scan_nodes(&self->memcg, 8);
+	EXPECT_FALSE(ds_is_thp(self->thp)) TH_LOG("FORGOTTEN: it was the huge zeropage");
+	EXPECT_EQ(1, self->thp[0]) TH_LOG("CONTENT: after a split");
+}
+
+TEST_HARNESS_MAIN
