@@ -807,8 +807,8 @@ static void print_usage(void)
 {
 	size_t i;
 
-	printf("arguments: [-m MS] [-p WORD] [-a OFF] [-r OFF-OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]]\n"
-	       "	VICTIM SYMBOL OP STATE [FIRST]\n"
+	printf("arguments: [-m MS] [-p WORD] [-a OFF] [-r OFF-OFF]\n"
+	       "	[-2 SYMBOL2 [-b OFF2] [-s SECONDS]] VICTIM SYMBOL OP STATE [FIRST]\n"
 	       "-m: who is not through in that time is blocked, for a slow machine\n"
 	       "STATE: queued|underused|partial [+root] [+pinned] [+locked] [+SIZEk]\nVICTIM, OP:");
 	for (i = 0; i < ds_nr_actions; i++)
