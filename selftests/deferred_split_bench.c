@@ -519,11 +519,14 @@ static void tasks_prepare(void)
 static void task_start(int number, int cpu, void (*work)(struct task *task))
 {
 	struct task *task = &shared->tasks[number];
+	pid_t pid;
 
 	fflush(stdout);
-	task->pid = fork();
-	if (task->pid)
+	pid = fork();
+	if (pid) {
+		task->pid = pid;
 		return;
+	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (cpu >= 0)
 		ds_pin_to_cpu(cpu);
