@@ -310,7 +310,7 @@ class Kernel:
             return []
         names = set()
         for patch in series_patches(self.base):
-            names |= set(re.findall(r"^\+\+\+ b/(mm/\w+\.c)$",
+            names |= set(re.findall(r"^\+\+\+ b/(mm/[\w-]+\.c)$",
                                     file_bytes(patch).decode(errors="replace"), re.M))
         return sorted(names)
 
