@@ -5,7 +5,8 @@ nothing about the shape of what is measured, and there are none at 95 % for fewe
 six rounds. Two variants are compared by the ratios within the rounds, in which they
 ran interleaved: a round that was disturbed disturbs both. If the interval of the median
 ratio includes 1, there is "no difference", and the interval says how large a one
-could hide in it. Each interval stands for itself: of twenty, one is wrong by chance.
+could hide in it. Each interval stands for itself: of twenty, one is wrong by chance. Counted
+instructions repeat, and have the range of the rounds in its place.
 """
 import collections
 import itertools
@@ -63,11 +64,15 @@ def median_interval(values, confidence=CONFIDENCE):
                     ordered[-1])
 
 
-def exact_interval(values, confidence=CONFIDENCE):
-    """The same for counted instructions: what came out the same each time is exact."""
-    if len(values) > 1 and len(set(values)) == 1:
-        return Interval(values[0], values[0], values[0], len(values), values[0], values[0])
-    return median_interval(values, confidence)
+def counted_interval(values, confidence=CONFIDENCE):
+    """The same for instructions under -icount, which repeat: all that was seen, from two rounds on.
+
+    Run again they come out the same; the rounds differ by what the kernel does in them.
+    """
+    if len(values) < 2:
+        return median_interval(values, confidence)
+    return Interval(median(values), min(values), max(values), len(values), min(values),
+                    max(values))
 
 
 def ratio(a, b):
@@ -86,12 +91,12 @@ def word(low, high):
     return LESS if high < 1 else MORE if low > 1 else SAME
 
 
-def paired(a, b, exact=False, confidence=CONFIDENCE):
+def paired(a, b, counted=False, confidence=CONFIDENCE):
     """Compare {round: value} of two variants by the rounds that both have; None: no such."""
     ratios = [ratio(a[r], b[r]) for r in sorted(set(a) & set(b))]
     if not ratios:
         return None
-    got = (exact_interval if exact else median_interval)(ratios, confidence)
+    got = (counted_interval if counted else median_interval)(ratios, confidence)
     return Comparison(got.middle, got.low, got.high, got.n, word(got.low, got.high))
 
 
