@@ -41,6 +41,7 @@ CASES = ("all-split", "none-split", "half-split", "contended", "quiet", "while-s
          "allocator", "memcg-pressure", "fork-exit", "half-mapped", "zap")
 FLAT = 1.5          # times, from a full batch on: what is called flat
 BATCH = 31          # folios in a folio_batch
+PARTS = 16          # of each power of two: the buckets of make bench
 SHORTER = 20        # times, than stock: the longest hold
 CPUS = (4, 16, 64, 256)
 RATIOS = "Medians of the ratios within the rounds, with their 95 % intervals where there are rounds " \
@@ -113,7 +114,7 @@ class Bench:
                 return "unknown variant '%s' (%s), left out" % (variant, where)
             if bench not in BENCHES or clock not in CLOCKS:
                 return "unknown bench or clock '%s', '%s', left out" % (bench, clock)
-            histogram = stats.Histogram([tuple(b) for b in buckets]) \
+            histogram = stats.Histogram([tuple(b) for b in buckets], PARTS) \
                 if buckets is not None else None
             key = Key(bench, metric, clock, row.get("case") or "",
                       tuple(sorted((k, v) for k, v in params.items() if v is not None)))

@@ -132,12 +132,12 @@ def samples_needed(q, confidence=CONFIDENCE):
 class Histogram:
     """[(upper edge, count)]: a sample is at most its bucket's upper edge.
 
-    Buckets without a sample need not be there. Where the lower edge of one is follows from
-    the narrowest that is seen: of those that split each power of two in equal parts, the
-    widest is, for its edge, twice as wide.
+    Buckets without a sample need not be there. parts: in how many equal ones they split each
+    power of two, which says where the lower edge is; if it is not known, the narrowest
+    that is seen does, as the widest of such is, for its edge, twice as wide.
     """
 
-    def __init__(self, buckets=()):
+    def __init__(self, buckets=(), parts=None):
         counts = collections.Counter()
         for upper, count in buckets:
             if count < 0 or upper < 0:
@@ -146,11 +146,14 @@ class Histogram:
         self.edges = sorted(counts)
         self.counts = [counts[e] for e in self.edges]
         self.total = sum(self.counts)
-        width = 2 * min(((b - a) / b for a, b in zip(self.edges, self.edges[1:])), default=1)
+        self.parts = parts
+        width = 1 / parts if parts else 2 * min(
+            ((b - a) / b for a, b in zip(self.edges, self.edges[1:])), default=1)
         self.lower = [max(a, b * (1 - width)) for a, b in zip([0] + self.edges, self.edges)]
 
     def __add__(self, other):
-        return Histogram(list(self) + list(other))
+        return Histogram(list(self) + list(other),
+                         self.parts if self.parts == other.parts else None)
 
     def __iter__(self):
         return iter(zip(self.edges, self.counts))
@@ -194,7 +197,9 @@ class Histogram:
 
 
 def merged(histograms):
-    return sum(histograms, Histogram())
+    found = list(histograms)
+    return Histogram([b for h in found for b in h],
+                     found[0].parts if len({h.parts for h in found}) == 1 else None)
 
 
 def paired_quantiles(a, b, q, confidence=CONFIDENCE):

@@ -188,6 +188,11 @@ class Quantiles(unittest.TestCase):
 
     def test_mean(self):
         self.assertEqual(stats.Histogram([(16, 1), (32, 1)]).mean(), 16)
+        # One bucket alone: how wide it is must be known.
+        self.assertEqual(stats.Histogram([(32, 7)]).mean(), 16)
+        self.assertEqual(stats.Histogram([(32, 7)], 16).mean(), 31)
+        self.assertEqual(stats.merged([stats.Histogram([(32, 7)], 16)] * 2).mean(), 31)
+        self.assertEqual((stats.Histogram([(32, 7)], 16) + stats.Histogram([(32, 7)])).mean(), 16)
 
 
 class Drifts(unittest.TestCase):
@@ -477,7 +482,7 @@ class Whole(Sandbox):
         # What was planted.
         self.assertRegex(text, r"stock over series at least 20 +\d\d\d \(.*more +met ")
         self.assertRegex(text, r"instructions per folio, none-split.*0\.9000 \(exact\) less +met")
-        self.assertRegex(text, r"half-mapped +\S+ +series .* 1\.2\d? \(.*more")
+        self.assertRegex(text, r"half-mapped +\S+ +series .* 1\.[12]\d? \(.*more")
         self.assertRegex(text, r"p99\.99 of an unmap, nr_to_scan 10,000, tasks 1.*(met|not decided)")
         self.assertIn("no difference", text)
         self.assertNotIn("NOT MET", text)
@@ -700,7 +705,7 @@ class Predictions(Sandbox):
             waits[variant] = queueing.mean(got.waits[0])
             rate, real, _, _ = m.check(1)
             # Three holds a round, and a model that is cut short here.
-            self.assertLess(abs(rate / real - 1), 0.25)
+            self.assertLess(abs(rate / real - 1), 0.15)
         self.assertGreater(waits["stock"], 10 * waits["series"])
 
     def test_error_is_shown(self):
