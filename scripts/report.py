@@ -458,7 +458,7 @@ white-space:nowrap}
 th{font-weight:600;background:var(--soft);vertical-align:bottom}
 th.n,td.n{text-align:right}
 td.on{color:var(--dim);font-size:.75rem}
-td.wrap{white-space:normal;min-width:16rem}
+td:first-child{white-space:normal;min-width:12rem}
 td.good{color:var(--good);font-weight:600}td.bad{color:var(--bad);font-weight:700}
 td.open{color:var(--open);font-weight:600}
 figure{margin:1.2rem 0;padding:.8rem 1rem;border:1px solid var(--line);border-radius:6px;
