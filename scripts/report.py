@@ -41,6 +41,7 @@ CASES = ("all-split", "none-split", "half-split", "contended", "quiet", "while-s
          "allocator", "memcg-pressure", "fork-exit", "half-mapped", "zap")
 FLAT = 1.5          # times, from a full batch on: what is called flat
 BATCH = 31          # folios in a folio_batch
+PARTS = 16          # of each power of two: the buckets of make bench
 SHORTER = 20        # times, than stock: the longest hold
 CPUS = (4, 16, 64, 256)
 RATIOS = "Medians of the ratios within the rounds, with their 95 % intervals where there are rounds " \
@@ -113,7 +114,7 @@ class Bench:
                 return "unknown variant '%s' (%s), left out" % (variant, where)
             if bench not in BENCHES or clock not in CLOCKS:
                 return "unknown bench or clock '%s', '%s', left out" % (bench, clock)
-            histogram = stats.Histogram([tuple(b) for b in buckets]) \
+            histogram = stats.Histogram([tuple(b) for b in buckets], PARTS) \
                 if buckets is not None else None
             key = Key(bench, metric, clock, row.get("case") or "",
                       tuple(sorted((k, v) for k, v in params.items() if v is not None)))
@@ -187,7 +188,7 @@ class Bench:
         series = self.series[key].get(variant)
         if not series or not series.values:
             return None
-        return (stats.exact_interval if key.clock == "icount" else stats.median_interval)(
+        return (stats.counted_interval if key.clock == "icount" else stats.median_interval)(
             series.in_order)
 
     def compare(self, key, variant, baseline="stock", other=None):
@@ -195,7 +196,7 @@ class Bench:
         a, b = self.series[key].get(variant), self.series[other or key].get(baseline)
         if not a or not b:
             return None
-        return stats.paired(a.values, b.values, exact=key.clock == "icount")
+        return stats.paired(a.values, b.values, counted=key.clock == "icount")
 
 
 def position(known, name):
@@ -457,7 +458,7 @@ white-space:nowrap}
 th{font-weight:600;background:var(--soft);vertical-align:bottom}
 th.n,td.n{text-align:right}
 td.on{color:var(--dim);font-size:.75rem}
-td.wrap{white-space:normal;min-width:16rem}
+td:first-child{white-space:normal;min-width:12rem}
 td.good{color:var(--good);font-weight:600}td.bad{color:var(--bad);font-weight:700}
 td.open{color:var(--open);font-weight:600}
 figure{margin:1.2rem 0;padding:.8rem 1rem;border:1px solid var(--line);border-radius:6px;
@@ -557,6 +558,8 @@ def inline(svg, name):
     svg = re.sub(r"\b(stroke|fill|color)\s*=\s*(['\"])(var\(--\w+\))\2", r'style="\1:\3"', svg)
     svg = re.sub(r"(['\"])black\1", r"\1currentColor\1", svg)
     svg = re.sub(r'color="(white|gr[ae]y)" ', "", svg)
+    # What is erased behind a point.
+    svg = svg.replace("color='white'", 'style="color:var(--bg)"')
     svg = re.sub(r">\s*([\d.]+) us<", r">\1 µs<", svg)
     return re.sub(r"\n\s*", "\n", svg).replace("<svg ", "<svg role='img' ", 1)
 
@@ -839,8 +842,8 @@ def latency_figure(doc, b, key, what, tasks, nr):
     for variant in b.variants([key]):
         h = b.series[key][variant].histogram
         if h.total:
-            plot.add(above_rows(h, 1e-9), "1:2", "steps %s" % re.sub(
-                r"pt \d+ (.*) ps \S+", r"\1", look(variant)), variant)
+            plot.add(above_rows(h, 1e-9), "1:2", "linespoints %s pi %d" % (
+                look(variant), -7 - list(VARIANTS).index(variant)), variant)
     if plot.parts:
         doc.figure("Latency of a %s, %d task%s, while %s" % (
             what, tasks, "" if tasks == 1 else "s", "a scan takes up to {:,}".format(nr)
@@ -1357,7 +1360,9 @@ def build(benches, mutants=README):
     doc.text("A median has an exact 95 % interval (sign test; six rounds at least), a ratio is the "
              "median of the ratios within the rounds, in which the variants ran interleaved. \"No "
              "difference\" means that its interval includes 1: it says how large a difference could "
-             "still be. Each interval stands for itself: of twenty, one is wrong by chance.")
+             "still be. Each interval stands for itself: of twenty, one is wrong by chance. Counted "
+             "instructions repeat when they are counted again: in place of an interval they have "
+             "the range of the rounds, from two on.")
     doc.table("The variants.", ["variant", "what it is"], [
         ["stock", "the base as it is: 6.12 has a private list and a safe previous folio"],
         ["locked", "the same list, with list_del_init() under the queue's lock"],

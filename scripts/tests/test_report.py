@@ -55,10 +55,13 @@ class Medians(unittest.TestCase):
         self.assertGreater(held / 2000, 0.95)
         self.assertLess(held / 2000, 0.98)      # 96.1 % by the tables
 
-    def test_instructions_that_repeat_are_exact(self):
-        self.assertEqual(stats.exact_interval([5, 5])[:4], (5, 5, 5, 2))
-        self.assertEqual(stats.exact_interval([5])[:4], (5, None, None, 1))
-        self.assertEqual(stats.exact_interval([5, 6])[:4], (5.5, None, None, 2))
+    def test_counted_instructions_have_a_range(self):
+        self.assertEqual(stats.counted_interval([5, 5])[:4], (5, 5, 5, 2))
+        self.assertEqual(stats.counted_interval([5])[:4], (5, None, None, 1))
+        self.assertEqual(stats.counted_interval([5, 6, 9])[:4], (6, 5, 9, 3))
+        self.assertEqual(stats.paired({1: 9, 2: 10}, {1: 10, 2: 11}, counted=True).word,
+                         stats.LESS)
+        self.assertEqual(stats.paired({1: 9, 2: 10}, {1: 10, 2: 11}).word, stats.FEW)
 
 
 class Comparisons(unittest.TestCase):
@@ -185,6 +188,11 @@ class Quantiles(unittest.TestCase):
 
     def test_mean(self):
         self.assertEqual(stats.Histogram([(16, 1), (32, 1)]).mean(), 16)
+        # One bucket alone: how wide it is must be known.
+        self.assertEqual(stats.Histogram([(32, 7)]).mean(), 16)
+        self.assertEqual(stats.Histogram([(32, 7)], 16).mean(), 31)
+        self.assertEqual(stats.merged([stats.Histogram([(32, 7)], 16)] * 2).mean(), 31)
+        self.assertEqual((stats.Histogram([(32, 7)], 16) + stats.Histogram([(32, 7)])).mean(), 16)
 
 
 class Drifts(unittest.TestCase):
@@ -379,9 +387,12 @@ class Synthetic:
                  histogram(unmap), **words)
         self.row("latency", variant, case, number, "free_ns", edge(sorted(unmap)[-1] * 2),
                  histogram([2 * u for u in unmap]), **words)
-        mean = 12000 + met * hold / 2
-        self.row("latency", variant, case, number, "unmaps_per_second", 1e9 / mean, **words)
-        holds = [hold * self.noise() for _ in range(50)] if nr else []
+        # A scanner that has the lock for long has it a fifth of the time: nobody unmaps then.
+        share = 0 if not nr else 0.2 if hold > 1e5 else 0.01
+        rate = 1e9 / 12000 * (1 - share)
+        self.row("latency", variant, case, number, "unmaps_per_second", rate, **words)
+        spent = self.samples / rate * 1e9
+        holds = [hold] * max(1, round(share * spent / hold)) if nr else []
         self.row("latency", variant, case, number, "hold_max_ns", max(holds, default=0),
                  histogram(holds) or None, **words)
 
@@ -471,7 +482,7 @@ class Whole(Sandbox):
         # What was planted.
         self.assertRegex(text, r"stock over series at least 20 +\d\d\d \(.*more +met ")
         self.assertRegex(text, r"instructions per folio, none-split.*0\.9000 \(exact\) less +met")
-        self.assertRegex(text, r"half-mapped +\S+ +series .* 1\.2\d? \(.*more")
+        self.assertRegex(text, r"half-mapped +\S+ +series .* 1\.[12]\d? \(.*more")
         self.assertRegex(text, r"p99\.99 of an unmap, nr_to_scan 10,000, tasks 1.*(met|not decided)")
         self.assertIn("no difference", text)
         self.assertNotIn("NOT MET", text)
@@ -491,7 +502,7 @@ class Whole(Sandbox):
         ids = re.findall(r"\bid=['\"]([^'\"]+)", page)
         self.assertEqual(len(ids), len(set(ids)))
         self.assertLessEqual(set(re.findall(r"href=['\"]#([^'\"]+)", page)), set(ids))
-        self.assertNotRegex(page, r"rgb\(\s*1,\s*0,|['\"]black['\"]")
+        self.assertNotRegex(page, r"rgb\(\s*1,\s*0,|['\"](black|white)['\"]")
         self.assertIn("prefers-color-scheme:dark", page)
         for tag in ("table", "figure", "svg", "details", "div", "tr"):
             self.assertEqual(len(re.findall("<%s[ >]" % tag, page)), page.count("</%s>" % tag), tag)
@@ -693,8 +704,8 @@ class Predictions(Sandbox):
             got = queueing.play([m.unmappers(63, 0.01), m.scanner(1)])
             waits[variant] = queueing.mean(got.waits[0])
             rate, real, _, _ = m.check(1)
-            self.assertGreater(rate, 0)
-            self.assertGreater(real, 0)
+            # Three holds a round, and a model that is cut short here.
+            self.assertLess(abs(rate / real - 1), 0.15)
         self.assertGreater(waits["stock"], 10 * waits["series"])
 
     def test_error_is_shown(self):
