@@ -518,6 +518,19 @@ def two_preemptions_work():
         ["%s: nothing was tried" % c.name for c in chosen if not c.tried]
 
 
+def mmtests_look():
+    """What one of the kernel's own tests leaves behind is found: here it is planted."""
+    import mmtests
+    bad = []
+    for plant, words in (("leak", "LEAK: "), ("marked", "AUDIT: ")):
+        rows, where = mmtests.on_kernel(common.Kernel(arguments(series="0")),
+                                        arguments(tests="transhuge"), plant=plant)
+        bad += ["%s planted: %s is %s %s (%s)" % (plant, r["test"], r["verdict"], r["detail"],
+                                                  where)
+                for r in rows if r["verdict"] != judge.FAIL or words not in r["detail"]]
+    return bad
+
+
 # Always: a mutant of each kind that is quick. With them some that change with the date.
 DOZEN = ("B21", "B22", "B24", "B29", "B39", "B41", "B46", "B48", "B52", "B53", "B54", "M06")
 ROTATING = 4
@@ -796,6 +809,7 @@ def verb():
     check("two preemptions: a freed folio", freed_folios_are_written_to)
     check("torture finds what is planted", torture_finds_what_is_planted)
     check("torture of the series", torture_of_the_series)
+    check("mmtests: what is left behind is found", mmtests_look)
     check("the KUnit suite with one CPU is no pass", kunit_with_one_cpu)
     check("mutants: somebody else's is judged", lambda: somebody_elses_mutants(source))
     check("the litmus tests can fail", lambda: litmus_can_fail(source))

@@ -211,9 +211,12 @@ FIXTURE_SETUP(charge)
 	snprintf(self->root, sizeof(self->root), "%s/deferred_split.XXXXXX",
 		 getenv("TMPDIR") ?: P_tmpdir);
 	ASSERT_NE(NULL, mkdtemp(self->root));
-	self->mounted = ds_v1_mount(self->root);
-	if (!self->mounted)
-		SKIP(return, "cannot mount the v1 memory hierarchy: %s", strerror(errno));
+	why = ds_v1_mount(self->root);
+	self->mounted = !why;
+	if (why) {
+		rmdir(self->root);
+		SKIP(return, "%s", why);
+	}
 	/* A fixture that skips is not torn down. */
 	snprintf(path, sizeof(path), "%s/memory.move_charge_at_immigrate", self->root);
 	if (!write_text(path, "3")) {

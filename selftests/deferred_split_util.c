@@ -648,24 +648,40 @@ static const char *cgroup_v1_dir(void)
 	return dir;
 }
 
+/* Somebody else's: of ours there is none any more. */
+static bool has_cgroups(void)
+{
+	DIR *dir = opendir(CGROUP_DIR);
+	struct dirent *d;
+	bool found = false;
+
+	while (dir && !found && (d = readdir(dir)))
+		found = d->d_type == DT_DIR && d->d_name[0] != '.';
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
 /*
  * The memory controller goes to a v1 hierarchy, if no cgroup uses it: one that
  * was removed does so until its last page is freed.
  */
-bool ds_v1_mount(const char *where)
+const char *ds_v1_mount(const char *where)
 {
 	int tries;
 
+	if (has_cgroups())
+		return "there are cgroups that would lose their memory limits to cgroup v1";
 	ds_write_file(CGROUP_DIR "cgroup.subtree_control", "-memory");
 	for (tries = 0; tries < 50; tries++) {
 		if (!mount("cgroup", where, "cgroup", 0, "memory"))
-			return true;
+			return NULL;
 		if (errno != EBUSY)
-			return false;
+			return "cgroup v1 memory cannot be mounted: CONFIG_MEMCG_V1?";
 		ds_write_file("/proc/sys/vm/drop_caches", "3");
 		usleep(100000);
 	}
-	return false;
+	return "cgroup v1 memory cannot be mounted: the controller is in use";
 }
 
 /* Only without cgroups, removed ones too, does it go away with its mount. */
@@ -707,12 +723,15 @@ const char *ds_memcg_create_v1(struct ds_memcg *memcg, const char *name)
 {
 	const char *top = cgroup_v1_dir();
 	char path[300];
+	const char *why = NULL;
 	struct stat st;
 
 	mkdir(top, 0755);
 	snprintf(path, sizeof(path), "%smemory.limit_in_bytes", top);
-	if (access(path, F_OK) && !ds_v1_mount(top))
-		return "cgroup v1 memory cannot be mounted: CONFIG_MEMCG_V1?";
+	if (access(path, F_OK))
+		why = ds_v1_mount(top);
+	if (why)
+		return why;
 	snprintf(memcg->dir, sizeof(memcg->dir), "%s%s/", top, name);
 	if ((mkdir(memcg->dir, 0755) && errno != EEXIST) || stat(memcg->dir, &st))
 		return "no cgroup v1 cgroup can be made";

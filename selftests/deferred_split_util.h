@@ -121,8 +121,12 @@ bool ds_memcg_has(const struct ds_memcg *memcg, const char *file);
 /* From now on it moves charges, on cgroup v1. Return: NULL, or why it does not. */
 const char *ds_memcg_moves_charges(const struct ds_memcg *memcg);
 
-/* The mount of cgroup v1's memory controller at a directory, and its end. */
-bool ds_v1_mount(const char *where);
+/*
+ * Mount cgroup v1's memory controller at a directory. Return: NULL, or why not: there
+ * are cgroups, it is in use, or not in this kernel.
+ */
+const char *ds_v1_mount(const char *where);
+/* The end of that; is it cgroup v2's again? */
 bool ds_v1_unmount(const char *where);
 
 /**
