@@ -599,7 +599,7 @@ def none_of_the_mutants():
     """With no mutant chosen, the kernel for all of them is the series."""
     rows, where = run.execute(arguments(mutant="all"))
     return ["%s: %s %s (%s)" % (r["test"], r["verdict"], r["detail"], where) for r in rows
-            if r["verdict"] != judge.PASS]
+            if r["verdict"] != compare.must_be("6.12", r["test"])]
 
 
 def mutants_are_caught():
