@@ -1178,6 +1178,13 @@ class Checks(unittest.TestCase):
                          ([], [], ["hangs (stopped)"]))
         time.sleep(0.2)     # no alarm is left
 
+    def test_all_come_first_some_day(self):
+        import check
+        for n in (1, 2, 3, 21, 22, 23, 24):
+            self.assertEqual(sorted(check.rotated(list(range(n)), 5)), list(range(n)))
+            early = {k for day in range(4) for k in check.rotated(list(range(n)), day)[:n // 3 + 1]}
+            self.assertEqual(early, set(range(n)))
+
     def test_what_breaks_fails_alone(self):
         import check
         checks = check.Checks([], 0)
