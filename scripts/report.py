@@ -39,6 +39,7 @@ CLOCKS = ("time", "icount")
 QUANTILES = (("median", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999))
 CASES = ("all-split", "none-split", "half-split", "contended", "quiet", "while-scanning",
          "allocator", "memcg-pressure", "fork-exit", "half-mapped", "zap")
+FAR_OFF = 0.25      # the model's error, from which on it says so
 FLAT = 1.5          # times, from a full batch on: what is called flat
 BATCH = 31          # folios in a folio_batch
 PARTS = 16          # of each power of two: the buckets of make bench
@@ -111,7 +112,7 @@ class Bench:
             if not isinstance(metric, str):
                 raise TypeError(metric)
             if variant not in VARIANTS:
-                return "unknown variant '%s' (%s), left out" % (variant, where)
+                return "unknown variant '%s' (%s), left out" % (variant, bench)
             if bench not in BENCHES or clock not in CLOCKS:
                 return "unknown bench or clock '%s', '%s', left out" % (bench, clock)
             histogram = stats.Histogram([tuple(b) for b in buckets], PARTS) \
@@ -1005,6 +1006,11 @@ def model_section(doc, b):
                      "to them, and little of what they do to each other." % (
                          b.meta["vcpus"], "one" if int(b.meta["vcpus"]) < 3 else
                          "%d" % (int(b.meta["vcpus"]) - 1))))
+        if stats.median(errors) > FAR_OFF:
+            doc.text("So far off, the lock is not what decided these points: what two tasks cost each "
+                     "other beside it (a host with other work, TCG's own locks, caches) is not in "
+                     "the model. What is predicted below compares holds, and says nothing about "
+                     "what a machine would show.")
     doc.table("The model against the measured points. Mean times only for tasks that have a CPU "
               "each.", ["variant", ">nr_to_scan", ">tasks", ">unmaps/s", ">predicted", ">error",
                         ">mean unmap", ">predicted", ">error", ON], rows)

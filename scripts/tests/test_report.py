@@ -630,7 +630,7 @@ class Planted(Sandbox):
             if r["variant"] == "batch":
                 r["variant"] = "butch"
         text = self.text(rows)
-        self.assertRegex(text, r"MISSING: unknown variant 'butch' \(scan ns_per_folio\), left out")
+        self.assertRegex(text, r"MISSING: unknown variant 'butch' \(scan\), left out")
         self.assertEqual(text.count("butch"), text.count("unknown variant 'butch'"))
 
     def test_bad_rows(self):
@@ -711,6 +711,17 @@ class Predictions(Sandbox):
     def test_error_is_shown(self):
         self.assertEqual(report.error_text(120, 100), "+20 %")
         self.assertEqual(report.error_text(None, 100), "-")
+
+    def test_a_model_that_is_wrong_says_so(self):
+        rows = self.rows("hold", "latency")
+        doc = report.Document("t")
+        report.model_section(doc, self.bench(rows))
+        self.assertNotIn("So far off", doc.as_text())
+        for r in rows:
+            if r["case"] == "while-scanning" and r["metric"] == "unmaps_per_second":
+                r["value"] /= 3
+        report.model_section(doc, self.bench(rows))
+        self.assertIn("So far off", doc.as_text())
 
     def test_nothing_to_begin_with(self):
         with self.assertRaises(LookupError):
