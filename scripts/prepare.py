@@ -155,6 +155,16 @@ def kunit_hooks(base):
     return rules
 
 
+# In the kernel with all mutants a function has copies: see combine.copy_of().
+COPY = r"(?:__[A-Z]\d\w*)?"
+
+
+def is_only_body(lines, n):
+    """Is a line all of the body of an if or a loop? What goes before it would be that then."""
+    above = lines[n - 1].strip() if n else ""
+    return bool(re.match(r"(?:\} )?(?:if|else|for|while|do|\w*for_each\w*)\b.*(?<![;{}])$", above))
+
+
 def put_hook(text, rule):
     """A source file with one hook of the KUnit suite in it; None if it has no place."""
     _, function, where, expression, hook = rule
@@ -162,7 +172,8 @@ def put_hook(text, rule):
     lines = text.split("\n")
     for n, line in enumerate(lines):
         # A definition begins in the first column, and so does the brace that ends it.
-        if function != "-" and re.match(r"[A-Za-z].*\b(?:%s)\(" % function, line):
+        if function != "-" and re.match(r"[A-Za-z].*\b(?:%s)%s\(" % (
+                function, "" if where == "end" else COPY), line):
             inside = not line.endswith(";")
         m = re.match(r"()}" if where == "end" else r"(\s*)" + expression, line) if inside else None
         if function != "-" and line.startswith("}"):
@@ -172,6 +183,9 @@ def put_hook(text, rule):
         if add and where == "instead":
             out += add
             continue
+        if add and where == "before" and is_only_body(lines, n):
+            die("the hook before '%s' would change what the line above it does" % line.strip(),
+                "give that one braces, and a second statement")
         # A tree that has the hook already keeps it.
         if add == (lines[max(n - 1, 0):n] if where == "before" else lines[n + 1:n + 2]):
             add = []

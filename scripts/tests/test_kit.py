@@ -647,6 +647,23 @@ class Hooks(unittest.TestCase):
             self.assertNotEqual(once, self.SOURCE)
             self.assertEqual(prepare.put_hook(once, ("mm/x.c",) + rule), once)
 
+    def test_copies_of_mutants_have_the_points_too(self):
+        rule = ("mm/x.c", "f", "before", r"g\(\);", "point();")
+        text = "int f__B48b(int a)\n{\n\tg();\n}\n\nint f__ref(int a)\n{\n\tg();\n}\n"
+        self.assertEqual(prepare.put_hook(text, rule),
+                         text.replace("\tg();\n}\n\nint", "\tpoint();\n\tg();\n}\n\nint"))
+        self.assertIsNone(prepare.put_hook(text, ("mm/x.c", "f", "end", "-", "EXPORT(f);")))
+
+    def test_a_point_is_not_the_body_of_a_loop(self):
+        rule = ("mm/x.c", "f", "before", r"g\(\);", "point();")
+        for above in ("if (a)", "} else", "while (a)", "list_for_each_entry_safe(a, b, c, d)"):
+            with self.subTest(above), self.assertRaises(common.Fail) as caught:
+                prepare.put_hook("int f(int a)\n{\n\t%s\n\t\tg();\n}\n" % above, rule)
+            self.assertIn("g();", str(caught.exception))
+        for above in ("if (a) {", "if (a) a = 1;", "x = a", ""):
+            self.assertIn("point();", prepare.put_hook("int f(int a)\n{\n\t%s\n\t\tg();\n}\n"
+                                                       % above, rule))
+
     def test_the_hooks_of_the_suite_can_be_read(self):
         for base in common.KUNIT_BASES:
             texts = " ".join(rule[4] for rule in prepare.kunit_hooks(base))
