@@ -214,7 +214,7 @@ def targets(doc):
 
     def line(what, value, good):
         lines.append("target    %-64s %s" % (what, "not measured" if value is None else
-                                             "%.3g: %s" % (value, "met" if good(value)
+                                             "%.4g: %s" % (value, "met" if good(value)
                                                            else "NOT MET")))
 
     def ratio(bench, case, nr, metric, clock=TIME):
