@@ -48,7 +48,7 @@ PLANS = {
     ("quick", TIME): (("scan", 300, "-r 2 -q 1024"), ("hold", 300, "-r 2 -q 10000"),
                       ("latency", 300, "-r 2 -q 2000 -s 100 -t 2"),
                       ("workload", 300, "-r 1"), ("ttu_sync", 300, "-r 2 -s 100")),
-    ("quick", ICOUNT): (("scan", 300, "-r 1 -q 256"), ("hold", 300, "-r 1 -q 1000")),
+    ("quick", ICOUNT): (("scan", 300, "-r 1 -q 256"), ("hold", 300, "-r 1 -q 10000")),
     ("full", TIME): (("scan", 400, "-r 8 -q 2048"), ("hold", 400, "-r 6 -q 100000"),
                      ("latency", 600, "-r 6 -q 10000 -s 400 -t 8"),
                      ("workload", 600, "-r 6"), ("ttu_sync", 300, "-r 8 -s 300")),
@@ -214,26 +214,29 @@ def targets(doc):
 
     def line(what, value, good):
         lines.append("target    %-64s %s" % (what, "not measured" if value is None else
-                                             "%.3g: %s" % (value, "met" if good(value)
+                                             "%.4g: %s" % (value, "met" if good(value)
                                                            else "NOT MET")))
 
     def ratio(bench, case, nr, metric, clock=TIME):
         a, b = (median_of(found, bench, case, nr, metric, v, clock) for v in (STOCK, SERIES))
         return a / b if a and b else None
 
-    line("worst hold, 10000 at a time: stock/series >= 20",
-         ratio("hold", "none-split", 10000, "hold_max_ns"), lambda v: v >= 20)
-    # An interrupt of the host's is in one of many holds: so the flatness of counts.
-    for clock, metric in ((TIME, "hold_max_ns"), (ICOUNT, "hold_max_instructions")):
-        ends = [median_of(found, "hold", "none-split", n, metric, SERIES, clock)
-                for n in (100, 1000)]
-        line("worst hold of the series, 1000 at a time/100 <= 1.5 (%s)" % clock,
+    # By time the worst of hundreds of holds may be one that the host interrupted.
+    for clock in (TIME, ICOUNT):
+        def name(metric, clock=clock):
+            return in_instructions(metric) if clock == ICOUNT else metric
+
+        line("worst hold, 10000 at a time: stock/series >= 20 (%s)" % clock,
+             ratio("hold", "none-split", 10000, name("hold_max_ns"), clock), lambda v: v >= 20)
+        ends = [median_of(found, "hold", "none-split", n, name("hold_max_ns"), SERIES, clock)
+                for n in (100, 10000)]
+        line("worst hold of the series, 10000 at a time/100 <= 1.5 (%s)" % clock,
              ends[1] / ends[0] if all(ends) else None, lambda v: v <= 1.5)
-    for case in CASES["scan"]:
-        keys = {k[3] for k in found if k[0] == "scan" and k[1] == case and k[5] == TIME}
-        for nr in sorted(keys):
-            line("throughput, %s, %d at a time: series/stock >= 1" % (case, nr),
-                 ratio("scan", case, nr, "ns_per_folio"), lambda v: v >= 1)
+        for case in CASES["scan"]:
+            for nr in sorted({k[3] for k in found
+                              if k[0] == "scan" and k[1] == case and k[5] == clock}):
+                line("throughput, %s, %d at a time: series/stock >= 1 (%s)" % (case, nr, clock),
+                     ratio("scan", case, nr, name("ns_per_folio"), clock), lambda v: v >= 1)
     # One batch of 31 may be less than full.
     for case, most in (("none-split", 2 / 31), ("all-split", 1 / 31)):
         nrs = [k[3] for k in found if k[0] == "locks" and k[1] == case and k[5] == TIME]
