@@ -2282,8 +2282,8 @@ static struct file *map_file_thp(struct kunit *test, struct mapped *map)
 	struct file *file;
 
 	need_pmd(test);
-	if (!type || !IS_ENABLED(CONFIG_SHMEM))
-		kunit_skip(test, "no tmpfs");
+	if (!type || !IS_ENABLED(CONFIG_TMPFS))
+		kunit_skip(test, "no CONFIG_TMPFS");
 	mnt = vfs_kern_mount(type, SB_KERNMOUNT, "tmpfs", options);
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, mnt);
 	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_mount, mnt), 0);
