@@ -10,8 +10,9 @@ export DEBUG
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help run compare coverage explore replay torture mutants bench bisect litmus check setup \
-	setup-check fetch prepare configure build shell kunit series bisectable configs judge
+.PHONY: help run compare coverage explore replay torture mutants mmtests bench bisect litmus report \
+	check setup setup-check setup-report fetch prepare configure build shell kunit series bisectable \
+	configs judge
 
 help:
 	@scripts/help.sh
@@ -20,6 +21,8 @@ setup:
 	@scripts/setup.sh run
 setup-check:
 	@scripts/setup.sh check
+setup-report:
+	@scripts/setup.sh report
 
 run: setup
 	@scripts/run.py
@@ -39,8 +42,12 @@ bisect: setup
 	@scripts/race_bisect.py --whole
 mutants: setup
 	@scripts/mutants.py
+mmtests: setup
+	@scripts/mmtests.py
 bench: setup
 	@scripts/bench.py
+report: setup-report
+	@scripts/report.py
 check: setup-check
 	@scripts/check.py
 fetch: setup

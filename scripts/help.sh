@@ -17,7 +17,9 @@ verb         what it does
   bisect     find the commit that a race came with, or went with, that shows only
              sometimes (LINUX, GOOD, BAD, TESTS, RATE)
   mutants    put known bugs back, one after the other: each must be caught (M, TIME)
+  mmtests    the kernel's own mm selftests in the guest: what do they see (SERIES=0)?
   bench      measure designs of the queue side by side, in one kernel (BENCH, DET=1)
+  report     what make bench measured and what catches bugs, as HTML and text (RUN, OUT)
   shell      an interactive guest (DET=1, GDB=1)
   kunit      the KUnit suite by the kernel's own kunit.py
   series     write the complete series, tests included, as git format-patch does
@@ -66,8 +68,9 @@ variable     default              meaning
   RATE       -                    make bisect: how often it shows on BAD: 0.3, or 6/20
   CONFIDENCE 0.99                 make bisect: of the commit that it names
   BENCH      full                 make bench: full (15 minutes) or quick (2 minutes)
-  RUN        -                    make judge: a guest's run directory
+  RUN        -                    make judge: a guest's run directory; make report: a run of
+                                  make bench (the newest)
   JOBS       all CPUs             jobs of a kernel build
-  OUT        series-BASE          where make series writes
+  OUT        series-BASE          where make series writes; make report: report.html
   SPLITQ_CACHE  ~/.cache/splitq   downloads, builds and runs
 TXT

@@ -3,7 +3,7 @@
 
 Those that come near the deferred split queue, of the same source as the kernel and
 with the arguments that its run_vmtests.sh gives them, built static for the guest, as
-they are. Each has a time limit, each runs in a guest that is well, and what the
+they are (--of: of another base's source). Each has a time limit, each runs in a guest that is well, and what the
 console says is judged as in every run. After each, selftests/deferred_split_after.c
 looks at what it left behind: counters, and the module's audit. So a bug can be seen
 by the test itself, by the kernel, or by what the kit adds.
@@ -17,10 +17,12 @@ import os
 import re
 import shutil
 import sys
+import types
 
 import boot
 import build
 import common
+import fetch
 import judge
 import run
 from common import die, say
@@ -156,16 +158,17 @@ def bugs_seen(row):
     return [bug for bug, words in LIVE.get(row["base"], {}).items() if re.search(words, text)]
 
 
-def run_mmtests(built, args, accel, where, show=True, plant=None):
+def run_mmtests(built, args, accel, where, show=True, plant=None, source=None):
     """Run them on a built kernel, in guests below a directory; returns judged rows.
 
-    args: smp, mem, det and tests, as of run.run_arguments(). A row has "own", what
-    the test itself said, and "bugs", those that its complaints look like.
+    args: smp, mem, det and tests, as of run.run_arguments(). source: whose tests, if
+    not those of the kernel's own. A row has "own", what the test itself said, and
+    "bugs", those that its complaints look like.
     """
-    mm = copy.copy(built)
-    mm.selftests = build_mmtests(built.kernel, built.source)
+    mm, source = copy.copy(built), source or built.source
+    mm.selftests = build_mmtests(built.kernel, source)
     tests = []
-    for name, program, words in commands(built.source, args.tests):
+    for name, program, words in commands(source, args.tests):
         line = ["/selftests/deferred_split_after", "-t", str(SECONDS)]
         line += ["-p", plant] if plant else []
         tests.append((name, SECONDS + LOOK_SECONDS, " ".join(line + ["/selftests/" + program] +
@@ -178,13 +181,13 @@ def run_mmtests(built, args, accel, where, show=True, plant=None):
     return rows
 
 
-def on_kernel(kernel, args, clock=None, show=True, plant=None):
+def on_kernel(kernel, args, clock=None, show=True, plant=None, source=None):
     """The same on a common.Kernel: returns (rows, directory)."""
     boot.check_size(args)
     built = build.Built(kernel, clock)
     accel = "tcg" if args.det else boot.accelerator(built)
     where = run.new_run_dir("mmtests-" + kernel.label)
-    rows = run_mmtests(built, args, accel, where, show, plant)
+    rows = run_mmtests(built, args, accel, where, show, plant, source)
     common.write_atomically(os.path.join(where, "results.json"), json.dumps(
         {"kernel": built.info, "rows": rows}, indent=1))
     return rows, where
@@ -206,6 +209,7 @@ def markdown(rows):
 
 def arguments():
     parser = run.run_arguments(__doc__)
+    parser.add_argument("--of", metavar="BASE", help="the tests of another base's source")
     parser.add_argument("--plant", choices=("leak", "count", "marked"),
                         help="plant a fault after each test: it must be found")
     return parser
@@ -215,7 +219,11 @@ def verb():
     args = arguments().parse_args()
     clock = common.Clock()
     kernel = common.Kernel(args)
-    rows, where = on_kernel(kernel, args, clock, plant=args.plant)
+    source = None
+    if args.of:
+        source = fetch.fetch(common.Kernel(types.SimpleNamespace(**dict(
+            vars(args), base=args.of, series="0", mutant=None, linux=None))))
+    rows, where = on_kernel(kernel, args, clock, plant=args.plant, source=source)
     clock.lap("guests (%s)" % kernel.label)
     say(judge.table(rows, sys.stdout.isatty()))
     say(markdown(rows))

@@ -41,6 +41,7 @@ CASES = ("all-split", "none-split", "half-split", "contended", "quiet", "while-s
          "allocator", "memcg-pressure", "fork-exit", "half-mapped", "zap")
 FLAT = 1.5          # times, from a full batch on: what is called flat
 BATCH = 31          # folios in a folio_batch
+PARTS = 16          # of each power of two: the buckets of make bench
 SHORTER = 20        # times, than stock: the longest hold
 CPUS = (4, 16, 64, 256)
 RATIOS = "Medians of the ratios within the rounds, with their 95 % intervals where there are rounds " \
@@ -107,11 +108,13 @@ class Bench:
             metric, number, value = row["metric"], row["round"], row["value"]
             params, buckets = row.get("params") or {}, row.get("hist")
             where = "%s %s" % (bench, metric)
+            if not isinstance(metric, str):
+                raise TypeError(metric)
             if variant not in VARIANTS:
                 return "unknown variant '%s' (%s), left out" % (variant, where)
             if bench not in BENCHES or clock not in CLOCKS:
                 return "unknown bench or clock '%s', '%s', left out" % (bench, clock)
-            histogram = stats.Histogram([tuple(b) for b in buckets]) \
+            histogram = stats.Histogram([tuple(b) for b in buckets], PARTS) \
                 if buckets is not None else None
             key = Key(bench, metric, clock, row.get("case") or "",
                       tuple(sorted((k, v) for k, v in params.items() if v is not None)))
@@ -185,7 +188,7 @@ class Bench:
         series = self.series[key].get(variant)
         if not series or not series.values:
             return None
-        return (stats.exact_interval if key.clock == "icount" else stats.median_interval)(
+        return (stats.counted_interval if key.clock == "icount" else stats.median_interval)(
             series.in_order)
 
     def compare(self, key, variant, baseline="stock", other=None):
@@ -193,7 +196,7 @@ class Bench:
         a, b = self.series[key].get(variant), self.series[other or key].get(baseline)
         if not a or not b:
             return None
-        return stats.paired(a.values, b.values, exact=key.clock == "icount")
+        return stats.paired(a.values, b.values, counted=key.clock == "icount")
 
 
 def position(known, name):
@@ -348,7 +351,7 @@ class Document:
         def cell(tag, text, n):
             classes = ["n"] if right[n] else []
             classes += [VERDICT_CLASS[text]] if text in VERDICT_CLASS else []
-            classes += ["on"] if columns[n] == ON else []
+            classes += ["on"] if columns[n].endswith(ON) else []
             return "<%s%s>%s</%s>" % (tag, " class='%s'" % " ".join(classes) if classes else "",
                                       html.escape(text), tag)
         lines = ["<div class=t><table>", "<thead><tr>%s</tr></thead><tbody>" % "".join(
@@ -455,7 +458,7 @@ white-space:nowrap}
 th{font-weight:600;background:var(--soft);vertical-align:bottom}
 th.n,td.n{text-align:right}
 td.on{color:var(--dim);font-size:.75rem}
-td.wrap{white-space:normal;min-width:16rem}
+td:first-child{white-space:normal;min-width:12rem}
 td.good{color:var(--good);font-weight:600}td.bad{color:var(--bad);font-weight:700}
 td.open{color:var(--open);font-weight:600}
 figure{margin:1.2rem 0;padding:.8rem 1rem;border:1px solid var(--line);border-radius:6px;
@@ -555,6 +558,8 @@ def inline(svg, name):
     svg = re.sub(r"\b(stroke|fill|color)\s*=\s*(['\"])(var\(--\w+\))\2", r'style="\1:\3"', svg)
     svg = re.sub(r"(['\"])black\1", r"\1currentColor\1", svg)
     svg = re.sub(r'color="(white|gr[ae]y)" ', "", svg)
+    # What is erased behind a point.
+    svg = svg.replace("color='white'", 'style="color:var(--bg)"')
     svg = re.sub(r">\s*([\d.]+) us<", r">\1 µs<", svg)
     return re.sub(r"\n\s*", "\n", svg).replace("<svg ", "<svg role='img' ", 1)
 
@@ -651,7 +656,8 @@ def scan_section(doc, b):
 def rounds_figure(doc, b, key):
     plot = Plot("round", "time per folio", logx=False, logy=False, height=320)
     plot.axis("y", "time")
-    plot.commands += ["set yrange [0:*]", "set xtics 1", "set offsets 0.5, 0.5, 0, 0"]
+    last = max(r for s in b.series[key].values() for r in list(s.values) + [0])
+    plot.commands += ["set yrange [0:*]", "set xtics 1", "set xrange [-0.5:%g]" % (last + 0.5)]
     for variant in b.variants([key]):
         series = b.series[key][variant]
         points = sorted(list(series.warm.items()) + list(series.values.items()))
@@ -689,13 +695,16 @@ def line_figure(doc, b, keys, name, xlabel, title, caption):
     plot.axis("y", kind)
     plot.commands.append("set xrange [%g:%g]" % (param(keys[0], name) / 1.4,
                                                  param(keys[-1], name) * 1.4))
-    for variant in b.variants(keys):
+    variants = b.variants(keys)
+    for place, variant in enumerate(variants):
         rows = []
+        # A little apart: equal ones would hide each other.
+        aside = 1.06 ** (place - (len(variants) - 1) / 2)
         for key in keys:
             got = b.interval(key, variant)
             if got and got.middle > 0:
                 low, high = (got.least, got.most) if got.low is None else (got.low, got.high)
-                rows.append([param(key, name), got.middle * size, max(low, 0.1) * size,
+                rows.append([param(key, name) * aside, got.middle * size, max(low, 0.1) * size,
                              high * size])
         plot.add_variant(variant, rows)
     doc.figure(title, plot.svg(), caption)
@@ -715,7 +724,7 @@ def hold_section(doc, b):
                 if keys:
                     doc.lack("%s: no two values of %s" % (STEP[clock], name))
                 continue
-            line_figure(doc, b, line, name, xlabel, "Longest hold of the queue's lock, by %s, %s"
+            line_figure(doc, b, line, name, xlabel, "Longest hold of the queue's lock, by %s (%s)"
                         % ("nr_to_scan" if name == "nr_to_scan" else "queue length", STEP[clock]),
                         "With %s %s. Medians over the rounds of each round's longest hold, with "
                         "their 95 %% intervals, or all that was seen where there are too few "
@@ -820,7 +829,7 @@ def latency_rows(b, key):
                 name, q = enough[-1]
                 against = "%s %s" % (name, show_comparison(
                     stats.paired_quantiles(series.histograms, stock.histograms, q)))
-        rows.append([key_text(key), variant, "{:,}".format(h.total)] +
+        rows.append([key_text(key, ("queue",)), variant, "{:,}".format(h.total)] +
                     [show_quantile(h.quantile(q), "time") for _, q in QUANTILES] +
                     [show(h.largest(), "time"), against, b.on(key.clock)])
     return rows
@@ -833,14 +842,15 @@ def latency_figure(doc, b, key, what, tasks, nr):
     for variant in b.variants([key]):
         h = b.series[key][variant].histogram
         if h.total:
-            plot.add(above_rows(h, 1e-9), "1:2", "steps %s" % re.sub(
-                r"pt \d+ (.*) ps \S+", r"\1", look(variant)), variant)
+            plot.add(above_rows(h, 1e-9), "1:2", "linespoints %s pi %d" % (
+                look(variant), -7 - list(VARIANTS).index(variant)), variant)
     if plot.parts:
         doc.figure("Latency of a %s, %d task%s, while %s" % (
             what, tasks, "" if tasks == 1 else "s", "a scan takes up to {:,}".format(nr)
             if nr else "nothing scans"), plot.svg(),
-            "%s. The share of all samples of all rounds that took longer than that; where a line "
-            "ends, there was nothing longer. %s" % (key_text(key), b.said(key.clock)))
+            "%s queued. The share of all samples of all rounds that took longer than that; where a "
+            "line ends, there was nothing longer. %s" % (
+                "{:,}".format(param(key, "queue") or 0), b.said(key.clock)))
 
 
 def workload_section(doc, b):
@@ -1350,7 +1360,9 @@ def build(benches, mutants=README):
     doc.text("A median has an exact 95 % interval (sign test; six rounds at least), a ratio is the "
              "median of the ratios within the rounds, in which the variants ran interleaved. \"No "
              "difference\" means that its interval includes 1: it says how large a difference could "
-             "still be. Each interval stands for itself: of twenty, one is wrong by chance.")
+             "still be. Each interval stands for itself: of twenty, one is wrong by chance. Counted "
+             "instructions repeat when they are counted again: in place of an interval they have "
+             "the range of the rounds, from two on.")
     doc.table("The variants.", ["variant", "what it is"], [
         ["stock", "the base as it is: 6.12 has a private list and a safe previous folio"],
         ["locked", "the same list, with list_del_init() under the queue's lock"],

@@ -21,10 +21,10 @@ from common import TOP, die, say
 
 KEEP_RUNS = 60
 BUSY = 3600         # seconds: who has written to his run since then is still at it
-# What leaves a guest other than it was. charge_move takes the memory controller to
-# cgroup v1; and 6.12 warns of a page_counter underflow when kernel objects that
+# What leaves a guest other than it was. They take the memory controller to cgroup
+# v1; and 6.12 warns of a page_counter underflow when kernel objects that
 # were charged to cgroups before that are freed.
-ALONE = ("selftests/charge_move",)
+ALONE = ("selftests/charge_move", "selftests/memsw")
 
 
 def suites():

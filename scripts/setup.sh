@@ -2,20 +2,20 @@
 # SPDX-License-Identifier: GPL-2.0
 # Install the Debian packages that the kit needs and that are not there yet.
 #
-#	setup.sh [run|check] [x86_64|arm64]
+#	setup.sh [run|check|report] [x86_64|arm64]
 #
 # run: what make run needs for guests of the architecture (ARCH, the host's);
-# check: what make check needs, all architectures. As root, or with sudo. On a
-# system without apt it only says what is missing.
+# check: what make check needs, all architectures; report: what make report needs.
+# As root, or with sudo. On a system without apt it only says what is missing.
 set -u
 
 case "${1:-run}" in
 -h|--help)
 	sed -n '3,10s/^# \{0,1\}//p' "$0"
 	exit 0 ;;
-run|check) what=${1:-run} ;;
+run|check|report) what=${1:-run} ;;
 *)
-	echo "setup.sh: unknown word '$1' - use run or check" >&2
+	echo "setup.sh: unknown word '$1' - use run, check or report" >&2
 	exit 2 ;;
 esac
 
@@ -39,7 +39,12 @@ if [ "$what" = check ]; then
 	arches="x86_64 arm64"
 	needs="$needs
 shellcheck shellcheck
-sparse sparse"
+sparse sparse
+gnuplot gnuplot-nox"
+elif [ "$what" = report ]; then
+	arches=
+	needs="python3 python3
+gnuplot gnuplot-nox"
 fi
 
 # For guests of another architecture a cross compiler, with a C library

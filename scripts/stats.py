@@ -5,7 +5,8 @@ nothing about the shape of what is measured, and there are none at 95 % for fewe
 six rounds. Two variants are compared by the ratios within the rounds, in which they
 ran interleaved: a round that was disturbed disturbs both. If the interval of the median
 ratio includes 1, there is "no difference", and the interval says how large a one
-could hide in it. Each interval stands for itself: of twenty, one is wrong by chance.
+could hide in it. Each interval stands for itself: of twenty, one is wrong by chance. Counted
+instructions repeat, and have the range of the rounds in its place.
 """
 import collections
 import itertools
@@ -63,11 +64,15 @@ def median_interval(values, confidence=CONFIDENCE):
                     ordered[-1])
 
 
-def exact_interval(values, confidence=CONFIDENCE):
-    """The same for counted instructions: what came out the same each time is exact."""
-    if len(values) > 1 and len(set(values)) == 1:
-        return Interval(values[0], values[0], values[0], len(values), values[0], values[0])
-    return median_interval(values, confidence)
+def counted_interval(values, confidence=CONFIDENCE):
+    """The same for instructions under -icount, which repeat: all that was seen, from two rounds on.
+
+    Run again they come out the same; the rounds differ by what the kernel does in them.
+    """
+    if len(values) < 2:
+        return median_interval(values, confidence)
+    return Interval(median(values), min(values), max(values), len(values), min(values),
+                    max(values))
 
 
 def ratio(a, b):
@@ -86,12 +91,12 @@ def word(low, high):
     return LESS if high < 1 else MORE if low > 1 else SAME
 
 
-def paired(a, b, exact=False, confidence=CONFIDENCE):
+def paired(a, b, counted=False, confidence=CONFIDENCE):
     """Compare {round: value} of two variants by the rounds that both have; None: no such."""
     ratios = [ratio(a[r], b[r]) for r in sorted(set(a) & set(b))]
     if not ratios:
         return None
-    got = (exact_interval if exact else median_interval)(ratios, confidence)
+    got = (counted_interval if counted else median_interval)(ratios, confidence)
     return Comparison(got.middle, got.low, got.high, got.n, word(got.low, got.high))
 
 
@@ -127,12 +132,12 @@ def samples_needed(q, confidence=CONFIDENCE):
 class Histogram:
     """[(upper edge, count)]: a sample is at most its bucket's upper edge.
 
-    Buckets without a sample need not be there. Where the lower edge of one is follows from
-    the narrowest that is seen: of those that split each power of two in equal parts, the
-    widest is, for its edge, twice as wide.
+    Buckets without a sample need not be there. parts: in how many equal ones they split each
+    power of two, which says where the lower edge is; if it is not known, the narrowest
+    that is seen does, as the widest of such is, for its edge, twice as wide.
     """
 
-    def __init__(self, buckets=()):
+    def __init__(self, buckets=(), parts=None):
         counts = collections.Counter()
         for upper, count in buckets:
             if count < 0 or upper < 0:
@@ -141,11 +146,14 @@ class Histogram:
         self.edges = sorted(counts)
         self.counts = [counts[e] for e in self.edges]
         self.total = sum(self.counts)
-        width = 2 * min(((b - a) / b for a, b in zip(self.edges, self.edges[1:])), default=1)
+        self.parts = parts
+        width = 1 / parts if parts else 2 * min(
+            ((b - a) / b for a, b in zip(self.edges, self.edges[1:])), default=1)
         self.lower = [max(a, b * (1 - width)) for a, b in zip([0] + self.edges, self.edges)]
 
     def __add__(self, other):
-        return Histogram(list(self) + list(other))
+        return Histogram(list(self) + list(other),
+                         self.parts if self.parts == other.parts else None)
 
     def __iter__(self):
         return iter(zip(self.edges, self.counts))
@@ -189,7 +197,9 @@ class Histogram:
 
 
 def merged(histograms):
-    return sum(histograms, Histogram())
+    found = list(histograms)
+    return Histogram([b for h in found for b in h],
+                     found[0].parts if len({h.parts for h in found}) == 1 else None)
 
 
 def paired_quantiles(a, b, q, confidence=CONFIDENCE):

@@ -52,6 +52,8 @@
 #define MAX_VARIANTS	8
 #define MAX_TASKS	8
 #define ORDER		2
+/* Who has done nothing by then is stuck. */
+#define IDLE_MS		20000
 
 /* As in mm/splitq_bench.c. */
 #define PART_BITS	4
@@ -519,11 +521,14 @@ static void tasks_prepare(void)
 static void task_start(int number, int cpu, void (*work)(struct task *task))
 {
 	struct task *task = &shared->tasks[number];
+	pid_t pid;
 
 	fflush(stdout);
-	task->pid = fork();
-	if (task->pid)
+	pid = fork();
+	if (pid) {
+		task->pid = pid;
 		return;
+	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (cpu >= 0)
 		ds_pin_to_cpu(cpu);
@@ -547,6 +552,27 @@ static void tasks_go(int nr)
 	while (read_int(&shared->ready) < alive)
 		usleep(100);
 	write_int(&shared->go, 1);
+}
+
+/* For the time that was asked for, and until each has done something: ms. */
+static double tasks_work(void)
+{
+	double begin = ds_now(), ms;
+	bool idle;
+	int i;
+
+	do {
+		usleep(opt.ms * 1000);
+		ms = (ds_now() - begin) * 1e3;
+		idle = false;
+		for (i = 0; i <= MAX_TASKS; i++)
+			idle |= shared->tasks[i].pid > 0 &&
+				!__atomic_load_n(&shared->tasks[i].work, __ATOMIC_RELAXED);
+	} while (idle && ms < IDLE_MS);
+	write_int(&shared->stop, 1);
+	if (idle)
+		say_wrong("a task did nothing in %d ms", IDLE_MS);
+	return ms;
 }
 
 static void task_wait(int number)
@@ -580,16 +606,20 @@ static void scanner(struct task *task)
 
 #define NR_UNMAPPED	64
 
+/* What is above and below what is asked for is unmapped again. */
 static char *map_aligned(size_t size)
 {
 	char *map = mmap(NULL, size + thp, PROT_READ | PROT_WRITE,
 			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	char *base = (char *)(((uintptr_t)map + thp - 1) & ~(thp - 1));
 
 	if (map == MAP_FAILED)
 		_exit(2);
-	map = (char *)(((uintptr_t)map + thp - 1) & ~(thp - 1));
-	madvise(map, size, MADV_HUGEPAGE);
-	return map;
+	if (base > map)
+		munmap(map, base - map);
+	munmap(base + size, map + thp - base);
+	madvise(base, size, MADV_HUGEPAGE);
+	return base;
 }
 
 static void unmapper(struct task *task)
@@ -621,6 +651,7 @@ static void latency_once(struct row row, const void *unused)
 	int nr = row.nr_to_scan, tasks = row.tasks;
 	struct hist unmap = { 0 }, freed = { 0 };
 	struct stats s;
+	double ms;
 	int i;
 
 	tasks_prepare();
@@ -631,8 +662,7 @@ static void latency_once(struct row row, const void *unused)
 		task_start(MAX_TASKS, 0, scanner);
 	start(row.variant);
 	tasks_go(tasks + !!nr);
-	usleep(opt.ms * 1000);
-	write_int(&shared->stop, 1);
+	ms = tasks_work();
 	for (i = 0; i <= MAX_TASKS; i++)
 		task_wait(i);
 	finish(row.variant, nr ? "deferred_split_scan" : NULL, &s);
@@ -645,8 +675,8 @@ static void latency_once(struct row row, const void *unused)
 		say_wrong("%s: nothing was unmapped", row.what);
 	say_row(&row, "unmap_ns", hist_quantile(&unmap, 0.9999), &unmap);
 	say_row(&row, "free_ns", hist_quantile(&freed, 0.9999), &freed);
-	say_row(&row, "unmaps_per_second", unmap.count * 1e3 / opt.ms, NULL);
-	say_row(&row, "scanned_per_second", s.could_scan * 1e3 / opt.ms, NULL);
+	say_row(&row, "unmaps_per_second", unmap.count * 1e3 / ms, NULL);
+	say_row(&row, "scanned_per_second", s.could_scan * 1e3 / ms, NULL);
 	say_row(&row, "hold_max_ns", s.hold.max, &s.hold);
 }
 
@@ -709,7 +739,7 @@ static void allocator(struct task *task)
 	size_t size = ARENA_THPS * thp;
 	int i;
 
-	for (i = 0; i < NR_LOOPS; i++) {
+	for (i = 0; i < 6 * NR_LOOPS; i++) {
 		char *arena = map_aligned(size);
 
 		arena_work(arena, size, &seed);
@@ -749,7 +779,6 @@ static void forker(struct task *task)
 			for (at = 0; at < size; at += 16 * page)
 				arena[at] = 2;
 			madvise(arena + thp / 2, thp / 4, MADV_DONTNEED);
-			at = 0;
 			arena = map_aligned(thp);
 			arena_work(arena, thp, &seed);
 			_exit(0);
@@ -877,11 +906,13 @@ static void sync_split_once(struct row row, const void *unused)
 static void zapper(struct task *task)
 {
 	size_t size = NR_THPS * thp;
-	char *base = map_aligned(size);
 	unsigned long t;
 	long i;
 
 	while (!read_int(&shared->stop)) {
+		/* Once split, a range keeps its page table: THPs need another. */
+		char *base = map_aligned(size);
+
 		for (i = 0; i < NR_THPS; i++)
 			base[i * thp] = 1;
 		for (i = 0; i < NR_THPS; i++) {
@@ -889,6 +920,7 @@ static void zapper(struct task *task)
 			madvise(base + i * thp, thp, MADV_DONTNEED);
 			hist_add(&task->freed, now_ns() - t);
 		}
+		munmap(base, size);
 		task->work++;
 	}
 }
@@ -897,6 +929,7 @@ static void sync_zap_once(struct row row, const void *unused)
 {
 	struct task *task = &shared->tasks[0];
 	struct stats s;
+	double ms;
 
 	tasks_prepare();
 	scanner_nr = row.nr_to_scan;
@@ -904,14 +937,13 @@ static void sync_zap_once(struct row row, const void *unused)
 	task_start(MAX_TASKS, 0, scanner);
 	start(row.variant);
 	tasks_go(2);
-	usleep(opt.ms * 1000);
-	write_int(&shared->stop, 1);
+	ms = tasks_work();
 	task_wait(0);
 	task_wait(MAX_TASKS);
 	finish(row.variant, "unmap_folio", &s);
 	say_row(&row, "free_ns", hist_quantile(&task->freed, 0.9999), &task->freed);
 	say_row(&row, "splits", s.returned, NULL);
-	say_row(&row, "zaps_per_second", task->freed.count * 1e3 / opt.ms, NULL);
+	say_row(&row, "zaps_per_second", task->freed.count * 1e3 / ms, NULL);
 }
 
 static void bench_ttu_sync(void)

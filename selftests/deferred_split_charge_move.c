@@ -45,7 +45,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -55,7 +54,6 @@
 #include "kselftest_harness.h"
 #include "deferred_split_actor.h"
 
-#define V2		"/sys/fs/cgroup/"
 #define LOW_ADDR	0x10000000UL	/* walked before what mmap() chooses */
 #define LOW_SIZE	(768UL * sysconf(_SC_PAGESIZE))
 #define NR_THPS		4
@@ -196,45 +194,6 @@ static bool done(struct ds_actor *actor)
 	return !ds_actor_answer(actor, &a) && !a.result;
 }
 
-/*
- * The memory controller goes to a v1 hierarchy, if no cgroup uses it: one that
- * was removed does so until its last page is freed.
- */
-static bool mount_v1(const char *where)
-{
-	int tries;
-
-	write_text(V2 "cgroup.subtree_control", "-memory");
-	for (tries = 0; tries < 50; tries++) {
-		if (!mount("cgroup", where, "cgroup", 0, "memory"))
-			return true;
-		if (errno != EBUSY)
-			return false;
-		write_text("/proc/sys/vm/drop_caches", "3");
-		usleep(100000);
-	}
-	return false;
-}
-
-/* Only without cgroups, removed ones too, does it go away with its mount. */
-static bool unmount_v1(const char *where)
-{
-	int tries, waits;
-
-	for (tries = 0; tries < 2; tries++) {
-		write_text("/proc/sys/vm/drop_caches", "3");
-		umount(where);
-		for (waits = 0; waits < 10; waits++) {
-			if (write_text(V2 "cgroup.subtree_control", "+memory"))
-				return true;
-			usleep(25000);
-		}
-		if (mount("cgroup", where, "cgroup", 0, "memory"))
-			return false;
-	}
-	return false;
-}
-
 FIXTURE_SETUP(charge)
 {
 	/* What is mapped by PTEs is not moved. */
@@ -252,13 +211,16 @@ FIXTURE_SETUP(charge)
 	snprintf(self->root, sizeof(self->root), "%s/deferred_split.XXXXXX",
 		 getenv("TMPDIR") ?: P_tmpdir);
 	ASSERT_NE(NULL, mkdtemp(self->root));
-	self->mounted = mount_v1(self->root);
-	if (!self->mounted)
-		SKIP(return, "cannot mount the v1 memory hierarchy: %s", strerror(errno));
+	why = ds_v1_mount(self->root);
+	self->mounted = !why;
+	if (why) {
+		rmdir(self->root);
+		SKIP(return, "%s", why);
+	}
 	/* A fixture that skips is not torn down. */
 	snprintf(path, sizeof(path), "%s/memory.move_charge_at_immigrate", self->root);
 	if (!write_text(path, "3")) {
-		unmount_v1(self->root);
+		ds_v1_unmount(self->root);
 		rmdir(self->root);
 		ds_knobs_restore();
 		SKIP(return, "this kernel does not move charges");
@@ -296,7 +258,7 @@ FIXTURE_TEARDOWN(charge)
 	for (i = 0; i < 2; i++)
 		for (tries = 0; self->ino[i] && tries < 100 && rmdir(self->dir[i]); tries++)
 			usleep(10000);
-	if (self->mounted && !unmount_v1(self->root))
+	if (self->mounted && !ds_v1_unmount(self->root))
 		TH_LOG("the memory controller could not be given back to cgroup v2");
 	rmdir(self->root);
 	ds_knobs_restore();

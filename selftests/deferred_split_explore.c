@@ -150,6 +150,7 @@ static void settle(struct explorer *x)
 
 	if (x->op->v1 || x->victim->v1) {
 		why = ds_memcg_create_v1(&s->memcg, "a") ?: ds_memcg_create_v1(&s->other, "b");
+		why = why ?: ds_memcg_moves_charges(&s->memcg) ?: ds_memcg_moves_charges(&s->other);
 	} else if (x->root) {
 		ds_memcg_root(&s->memcg);
 	} else {
@@ -806,8 +807,8 @@ static void print_usage(void)
 {
 	size_t i;
 
-	printf("arguments: [-m MS] [-p WORD] [-a OFF] [-r OFF-OFF] [-2 SYMBOL2 [-b OFF2] [-s SECONDS]]\n"
-	       "	VICTIM SYMBOL OP STATE [FIRST]\n"
+	printf("arguments: [-m MS] [-p WORD] [-a OFF] [-r OFF-OFF]\n"
+	       "	[-2 SYMBOL2 [-b OFF2] [-s SECONDS]] VICTIM SYMBOL OP STATE [FIRST]\n"
 	       "-m: who is not through in that time is blocked, for a slow machine\n"
 	       "STATE: queued|underused|partial [+root] [+pinned] [+locked] [+SIZEk]\nVICTIM, OP:");
 	for (i = 0; i < ds_nr_actions; i++)

@@ -60,7 +60,7 @@ struct run {
 	struct ds_actor owner, foreign[2];
 	struct ds_subject subject;
 	double took[2];			/* seconds, of each action */
-	long marked;
+	long marked, swpout;
 	bool module;
 
 	/* What has happened. */
@@ -142,6 +142,7 @@ static bool round_begin(struct run *r, struct round *round)
 	s->neighbours = r->race->neighbours;
 	s->all_pages = r->rounds % ALL_PAGES_EVERY == 0;
 	s->punched = false;
+	r->swpout = ds_size_stat(s->size, "swpout");
 	for (i = 0; i < NO_THP_MAX && !r->cannot; i++) {
 		ds_actor_send(&r->owner, DS_DO_MAP, NULL, CPU_FREE, s);
 		s->thp = answer_of(r, round, &r->owner).thp;
@@ -252,6 +253,8 @@ static bool is_seen(const struct run *r, const struct round *round)
 			return pfn && pfn != round->pfn;
 		case DS_SEE_GONE:
 			return !pfn;
+		case DS_SEE_SWAPPED_WHOLE:
+			return !pfn && ds_size_stat(s->size, "swpout") > r->swpout;
 		case DS_SEE_COLLAPSED:
 			/* Somebody else does it, when it comes by. */
 			if (pfn != round->pfn && ds_pfn_is_thp(pfn) && ds_pfn_of(s->owner, last))
@@ -561,6 +564,7 @@ static void hold(struct run *r, double seconds)
 static const char * const evidence_names[] = {
 	[DS_SEE_MOVED] = "nothing has been moved",
 	[DS_SEE_GONE] = "nothing has been swapped out",
+	[DS_SEE_SWAPPED_WHOLE] = "nothing has been swapped out in one piece",
 	[DS_SEE_COLLAPSED] = "nothing has been collapsed",
 };
 
@@ -633,9 +637,15 @@ static const char *run_setup(struct run *r)
 	r->module = ds_have_module() && !options.no_module;
 	if (!ds_actor_start(&r->foreign[0], NULL) || !ds_actor_start(&r->foreign[1], NULL))
 		return "no process can be made";
-	ds_memcg_create(&r->subject.memcg);
-	if (!r->subject.memcg.dir[0])
-		return "needs cgroup v2 with the memory controller";
+	why = race->v1 ? ds_memcg_create_v1(&r->subject.memcg, race->name) : NULL;
+	if (!why && race->v1 && !ds_memcg_has(&r->subject.memcg, "memory.memsw.usage_in_bytes"))
+		why = "no swap accounting with cgroup v1: CONFIG_SWAP, not swapaccount=0";
+	if (!race->v1)
+		ds_memcg_create(&r->subject.memcg);
+	if (!why && !r->subject.memcg.dir[0])
+		why = "needs cgroup v2 with the memory controller";
+	if (why)
+		return why;
 	start_owner(r);
 	r->marked = ds_size_stat(r->subject.size, "nr_anon_partially_mapped");
 	return r->cannot;
@@ -663,6 +673,8 @@ static void run_race(const struct ds_race *race)
 	if (r.subject.memcg.dir[0])
 		ds_memcg_remove(&r.subject.memcg);
 	ds_swap_remove();
+	if (race->v1)
+		ds_memcg_v1_end();
 	ds_knobs_restore();
 
 	if (!why)

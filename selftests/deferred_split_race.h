@@ -15,6 +15,7 @@ enum ds_evidence {
 	DS_SEE_NOTHING,
 	DS_SEE_MOVED,			/* it is somewhere else */
 	DS_SEE_GONE,			/* it is not there: swapped out */
+	DS_SEE_SWAPPED_WHOLE,		/* the same, and not split before */
 	DS_SEE_COLLAPSED,		/* a THP again, elsewhere */
 };
 
@@ -36,6 +37,7 @@ enum ds_evidence {
  * @may_stay: it may be left whole and forgotten, see the file that says so
  * @split_must_wait: the second splits, and must not come to an end while the first is
  *	held and the folio is mapped
+ * @v1: in a memcg of cgroup v1, with swap accounting
  * @neighbours: further folios on the queue with it
  * @pmd: only of the size of a PMD, and so mapped; else that is so for what is not @partial
  * @order: of the folio, 0 for that of ds_thp_size()
@@ -48,7 +50,7 @@ struct ds_race {
 	const char *name, *bugs;
 	const char *actions[2];
 	const char *functions[2][DS_RACE_FUNCTIONS + 1];
-	bool underused, partial, shmem, restless, may_stay, split_must_wait, pmd;
+	bool underused, partial, shmem, restless, may_stay, split_must_wait, pmd, v1;
 	unsigned int neighbours, order;
 	int rounds, weight;
 	enum ds_evidence evidence;

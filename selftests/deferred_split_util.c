@@ -648,33 +648,102 @@ static const char *cgroup_v1_dir(void)
 	return dir;
 }
 
+/* Somebody else's: of ours there is none any more. */
+static bool has_cgroups(void)
+{
+	DIR *dir = opendir(CGROUP_DIR);
+	struct dirent *d;
+	bool found = false;
+
+	while (dir && !found && (d = readdir(dir)))
+		found = d->d_type == DT_DIR && d->d_name[0] != '.';
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/*
+ * The memory controller goes to a v1 hierarchy, if no cgroup uses it: one that
+ * was removed does so until its last page is freed.
+ */
+const char *ds_v1_mount(const char *where)
+{
+	int tries;
+
+	if (has_cgroups())
+		return "there are cgroups that would lose their memory limits to cgroup v1";
+	ds_write_file(CGROUP_DIR "cgroup.subtree_control", "-memory");
+	for (tries = 0; tries < 50; tries++) {
+		if (!mount("cgroup", where, "cgroup", 0, "memory"))
+			return NULL;
+		if (errno != EBUSY)
+			return "cgroup v1 memory cannot be mounted: CONFIG_MEMCG_V1?";
+		ds_write_file("/proc/sys/vm/drop_caches", "3");
+		usleep(100000);
+	}
+	return "cgroup v1 memory cannot be mounted: the controller is in use";
+}
+
+/* Only without cgroups, removed ones too, does it go away with its mount. */
+bool ds_v1_unmount(const char *where)
+{
+	int tries, waits;
+
+	for (tries = 0; tries < 2; tries++) {
+		ds_write_file("/proc/sys/vm/drop_caches", "3");
+		umount(where);
+		for (waits = 0; waits < 10; waits++) {
+			if (!ds_write_file(CGROUP_DIR "cgroup.subtree_control", "+memory"))
+				return true;
+			usleep(25000);
+		}
+		if (mount("cgroup", where, "cgroup", 0, "memory"))
+			return false;
+	}
+	return false;
+}
+
+bool ds_memcg_has(const struct ds_memcg *memcg, const char *file)
+{
+	char path[320];
+
+	snprintf(path, sizeof(path), "%s%s", memcg->dir, file);
+	return !access(path, F_OK);
+}
+
+const char *ds_memcg_moves_charges(const struct ds_memcg *memcg)
+{
+	char path[320];
+
+	snprintf(path, sizeof(path), "%smemory.move_charge_at_immigrate", memcg->dir);
+	return ds_write_file(path, "3") ? "charge moving is not in this kernel" : NULL;
+}
+
 const char *ds_memcg_create_v1(struct ds_memcg *memcg, const char *name)
 {
 	const char *top = cgroup_v1_dir();
 	char path[300];
+	const char *why = NULL;
 	struct stat st;
-	int tries;
 
 	mkdir(top, 0755);
-	snprintf(path, sizeof(path), "%smemory.move_charge_at_immigrate", top);
-	if (access(path, F_OK)) {
-		/* A controller is free when its last cgroup of the other kind is gone. */
-		ds_write_file(CGROUP_DIR "cgroup.subtree_control", "-memory");
-		for (tries = 0; mount("none", top, "cgroup", 0, "memory"); tries++) {
-			if (tries == 300)
-				return "cgroup v1 memory cannot be mounted";
-			usleep(10000);
-		}
-	}
+	snprintf(path, sizeof(path), "%smemory.limit_in_bytes", top);
+	if (access(path, F_OK))
+		why = ds_v1_mount(top);
+	if (why)
+		return why;
 	snprintf(memcg->dir, sizeof(memcg->dir), "%s%s/", top, name);
-	snprintf(path, sizeof(path), "%smemory.move_charge_at_immigrate", memcg->dir);
 	if ((mkdir(memcg->dir, 0755) && errno != EEXIST) || stat(memcg->dir, &st))
 		return "no cgroup v1 cgroup can be made";
-	if (ds_write_file(path, "3"))
-		return "charge moving is not in this kernel";
+	undo_add(UNDO_RMDIR, memcg->dir, "");
 	memcg->ino = st.st_ino;
 	memcg->v1 = true;
 	return NULL;
+}
+
+bool ds_memcg_v1_end(void)
+{
+	return ds_v1_unmount(cgroup_v1_dir()) && !rmdir(cgroup_v1_dir());
 }
 
 void ds_memcg_remove(struct ds_memcg *memcg)
@@ -939,8 +1008,8 @@ int ds_find_symbols(const char * const *names, struct ds_symbol *symbols, int ma
 
 /* -- What the kernel says -------------------------------------------------- */
 
-/* Bad page, machine died, warning, soft lockup: what a splat leaves behind. */
-#define TAINT_SPLAT	(1L << 5 | 1L << 7 | 1L << 9 | 1L << 14)
+/* What a splat leaves behind, bits 5, 7, 9, 14: bad page, died, warning, soft lockup. */
+#define TAINT_SPLAT	0x42a0L
 
 static int kmsg = -1;
 static long taint_seen;

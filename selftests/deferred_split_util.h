@@ -104,13 +104,30 @@ void ds_rmdir_later(const char *dir);
 void ds_memcg_root(struct ds_memcg *memcg);
 
 /**
- * ds_memcg_create_v1 - a memory cgroup of cgroup v1 that moves charges
+ * ds_memcg_create_v1 - a memory cgroup of cgroup v1
  * @name: of its directory; there may be several
  *
- * Takes the memory controller from cgroup v2 and does not give it back: for a
- * machine that is used for nothing else. Return: NULL, or why there is none.
+ * Takes the memory controller from cgroup v2: for a machine that is used for nothing
+ * else. Return: NULL, or why there is none.
  */
 const char *ds_memcg_create_v1(struct ds_memcg *memcg, const char *name);
+
+/* Give it back, if no page is charged there any more. Return: was that so? */
+bool ds_memcg_v1_end(void);
+
+/* Has it a file of that name? */
+bool ds_memcg_has(const struct ds_memcg *memcg, const char *file);
+
+/* From now on it moves charges, on cgroup v1. Return: NULL, or why it does not. */
+const char *ds_memcg_moves_charges(const struct ds_memcg *memcg);
+
+/*
+ * Mount cgroup v1's memory controller at a directory. Return: NULL, or why not: there
+ * are cgroups, it is in use, or not in this kernel.
+ */
+const char *ds_v1_mount(const char *where);
+/* The end of that; is it cgroup v2's again? */
+bool ds_v1_unmount(const char *where);
 
 /**
  * ds_scan - run the deferred split shrinker on a memcg's queue

@@ -31,6 +31,7 @@ import fetch  # noqa: E402
 import initramfs  # noqa: E402
 import judge  # noqa: E402
 import kunit  # noqa: E402
+import mmtests  # noqa: E402
 import prepare  # noqa: E402
 import run  # noqa: E402
 
@@ -1012,6 +1013,74 @@ class Boot(Sandbox):
         self.fails(["ACCEL=hvf", "tcg"], boot.accelerator, self.built)
 
 
+class MmTests(Sandbox):
+    """The kernel's own mm selftests: which are run, and what is made of what they say."""
+
+    SCRIPT = ('CATEGORY="thp" run_test ./khugepaged\n\tCATEGORY="thp" run_test ./khugepaged -s 2\n'
+              'CATEGORY="thp" run_test ./khugepaged all:file ${XFS}\n'
+              'CATEGORY="thp" run_test ./split_huge_page_test ${XFS}\n'
+              'CATEGORY="cow" run_test ./cow\n')
+
+    def source(self, script=SCRIPT):
+        path = os.path.join(self.dir, "linux", "tools/testing/selftests/mm")
+        os.makedirs(path)
+        with open(os.path.join(path, "run_vmtests.sh"), "w") as f:
+            f.write(script)
+        return types.SimpleNamespace(path=os.path.join(self.dir, "linux"))
+
+    def test_which_are_run_and_how(self):
+        source = self.source()
+        self.assertEqual(mmtests.commands(source), [
+            ("mm/khugepaged", "khugepaged", []), ("mm/khugepaged_s_2", "khugepaged", ["-s", "2"]),
+            ("mm/split_huge_page_test", "split_huge_page_test", [])])
+        self.assertEqual([c[0] for c in mmtests.commands(source, "split")],
+                         ["mm/split_huge_page_test"])
+        with self.assertRaises(common.Fail):
+            mmtests.commands(source, "nothing")
+
+    def test_none_of_them_is_an_error(self):
+        with self.assertRaises(common.Fail):
+            mmtests.commands(self.source("CATEGORY=cow run_test ./cow\n"))
+
+    def row(self, out, verdict, console=()):
+        lines = ["begin mm/t"] + ["out mm/t " + line for line in out]
+        with open(os.path.join(self.dir, "results.log"), "w") as f:
+            f.write("".join("%d %s\n" % (n, line) for n, line in enumerate(lines, 1)))
+        with open(os.path.join(self.dir, "console.log"), "w") as f:
+            f.write("\n".join(["splitq: begin mm/t"] + list(console)) + "\n")
+        row = {"run": self.dir, "test": "mm/t", "verdict": verdict, "detail": "", "base": "6.12",
+               "kernel": "stock", "accel": "tcg", "seconds": 1.0}
+        row.update(own=mmtests.own_result(row), bugs=mmtests.bugs_seen(row))
+        return row
+
+    def test_what_it_says_itself(self):
+        end = "# after: exit=%d secs=1.00"
+        for out, words in (
+                (["1..2", "ok 1 a", "ok 2 b", end % 0, "ok 1 nothing is left behind"], "passes"),
+                (["1..2", "ok 1 a", end % 0, "ok 1 nothing is left behind"], "1 of 2 planned"),
+                (["1..1", "not ok 1 a", end % 1], "not ok: a, exit=1"),
+                (["page 3/512...Failed to allocate huge page", end % 1],
+                 "exit=1, Failed to allocate huge page"),
+                (["x", "# after: signal=11 secs=1.00"], "signal=11"),
+                (["1..1", "ok 1 a"], "did not end")):
+            self.assertEqual(self.row(out, judge.PASS)["own"], words)
+
+    def test_which_bug_it_was(self):
+        after = ["# after: exit=0 secs=1.00"]
+        for out, console, verdict, bugs in (
+                (after, [], judge.PASS, []),
+                (after, [], judge.ERROR, None),
+                (after + ["# LEAK: nr_anon_partially_mapped of 2048kB is 1, was 0"], [],
+                 judge.FAIL, ["B46", "B39"]),
+                (after, ["list_del corruption. prev->next should be ffff"], judge.FAIL, ["B48"]),
+                (after, ["WARNING: CPU: 0 PID: 1 at mm/huge_memory.c:1 deferred_split_folio+0x1"],
+                 judge.FAIL, ["B28"]),
+                (after + ["not ok 1 of its own"], [], judge.FAIL, [])):
+            row = self.row(out, verdict, console)
+            self.assertEqual(row["bugs"], bugs, out + console)
+            self.assertEqual("seen" in mmtests.markdown([row]), bool(bugs))
+
+
 class Initramfs(Sandbox):
     def test_archive(self):
         import gzip
@@ -1109,6 +1178,13 @@ class Checks(unittest.TestCase):
                          ([], [], ["hangs (stopped)"]))
         time.sleep(0.2)     # no alarm is left
 
+    def test_all_come_first_some_day(self):
+        import check
+        for n in (1, 2, 3, 21, 22, 23, 24):
+            self.assertEqual(sorted(check.rotated(list(range(n)), 5)), list(range(n)))
+            early = {k for day in range(4) for k in check.rotated(list(range(n)), day)[:n // 3 + 1]}
+            self.assertEqual(early, set(range(n)))
+
     def test_what_breaks_fails_alone(self):
         import check
         checks = check.Checks([], 0)
@@ -1161,7 +1237,7 @@ class Setup(Sandbox):
             if found:
                 os.symlink(found, os.path.join(self.bin, name))
         for words, qemus in ((["run", "x86_64"], ["x86"]), (["run", "arm64"], ["arm"]),
-                             (["check"], ["arm", "x86"])):
+                             (["check"], ["arm", "x86"]), (["report"], [])):
             got = subprocess.run([os.path.join(SCRIPTS, "setup.sh")] + words,
                                  env={"PATH": self.bin}, stdout=subprocess.PIPE,
                                  stderr=subprocess.PIPE, text=True)

@@ -18,7 +18,9 @@ import unittest.mock
 HERE = os.path.dirname(os.path.abspath(__file__))
 SCRIPTS = os.path.dirname(HERE)
 sys.path.insert(0, SCRIPTS)
+import common  # noqa: E402
 import queueing  # noqa: E402
+import report  # noqa: E402
 import stats  # noqa: E402
 
 
@@ -53,10 +55,13 @@ class Medians(unittest.TestCase):
         self.assertGreater(held / 2000, 0.95)
         self.assertLess(held / 2000, 0.98)      # 96.1 % by the tables
 
-    def test_instructions_that_repeat_are_exact(self):
-        self.assertEqual(stats.exact_interval([5, 5])[:4], (5, 5, 5, 2))
-        self.assertEqual(stats.exact_interval([5])[:4], (5, None, None, 1))
-        self.assertEqual(stats.exact_interval([5, 6])[:4], (5.5, None, None, 2))
+    def test_counted_instructions_have_a_range(self):
+        self.assertEqual(stats.counted_interval([5, 5])[:4], (5, 5, 5, 2))
+        self.assertEqual(stats.counted_interval([5])[:4], (5, None, None, 1))
+        self.assertEqual(stats.counted_interval([5, 6, 9])[:4], (6, 5, 9, 3))
+        self.assertEqual(stats.paired({1: 9, 2: 10}, {1: 10, 2: 11}, counted=True).word,
+                         stats.LESS)
+        self.assertEqual(stats.paired({1: 9, 2: 10}, {1: 10, 2: 11}).word, stats.FEW)
 
 
 class Comparisons(unittest.TestCase):
@@ -183,6 +188,11 @@ class Quantiles(unittest.TestCase):
 
     def test_mean(self):
         self.assertEqual(stats.Histogram([(16, 1), (32, 1)]).mean(), 16)
+        # One bucket alone: how wide it is must be known.
+        self.assertEqual(stats.Histogram([(32, 7)]).mean(), 16)
+        self.assertEqual(stats.Histogram([(32, 7)], 16).mean(), 31)
+        self.assertEqual(stats.merged([stats.Histogram([(32, 7)], 16)] * 2).mean(), 31)
+        self.assertEqual((stats.Histogram([(32, 7)], 16) + stats.Histogram([(32, 7)])).mean(), 16)
 
 
 class Drifts(unittest.TestCase):
@@ -377,9 +387,12 @@ class Synthetic:
                  histogram(unmap), **words)
         self.row("latency", variant, case, number, "free_ns", edge(sorted(unmap)[-1] * 2),
                  histogram([2 * u for u in unmap]), **words)
-        mean = 12000 + met * hold / 2
-        self.row("latency", variant, case, number, "unmaps_per_second", 1e9 / mean, **words)
-        holds = [hold * self.noise() for _ in range(50)] if nr else []
+        # A scanner that has the lock for long has it a fifth of the time: nobody unmaps then.
+        share = 0 if not nr else 0.2 if hold > 1e5 else 0.01
+        rate = 1e9 / 12000 * (1 - share)
+        self.row("latency", variant, case, number, "unmaps_per_second", rate, **words)
+        spent = self.samples / rate * 1e9
+        holds = [hold] * max(1, round(share * spent / hold)) if nr else []
         self.row("latency", variant, case, number, "hold_max_ns", max(holds, default=0),
                  histogram(holds) or None, **words)
 
@@ -406,6 +419,387 @@ class Synthetic:
         return {"meta": {"base": "6.12", "arch": "x86_64", "accel": "tcg", "vcpus": 2,
                          "kernel": "6.12.117-splitq", "date": "2026-11-21 10:00:00",
                          "debug": "none", "quick": False}, "rows": self.rows}
+
+
+class Sandbox(unittest.TestCase):
+    """A cache of its own, and a model and a bootstrap that are quick."""
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="splitq-test-")
+        self.addCleanup(shutil.rmtree, self.dir, True)
+        for patch in (unittest.mock.patch.dict(os.environ, SPLITQ_CACHE=self.dir),
+                      unittest.mock.patch.object(queueing, "EVENTS", 3000),
+                      unittest.mock.patch.object(queueing, "MOST", 6000),
+                      unittest.mock.patch.object(stats, "RESAMPLES", 40)):
+            patch.start()
+            self.addCleanup(patch.stop)
+
+    def put(self, doc, name="20260101-000000-bench", file="bench.json", age=0):
+        path = os.path.join(self.dir, "runs", name, file)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as f:
+            f.write(doc if isinstance(doc, str) else json.dumps(doc))
+        os.utime(path, (1000000000 - age, 1000000000 - age))
+        return path
+
+    def bench(self, rows, **meta):
+        doc = dict(SAMPLE.doc, rows=rows)
+        doc["meta"] = dict(doc["meta"], **meta)
+        return report.Bench(self.put(doc))
+
+    def rows(self, *benches):
+        return copy.deepcopy([r for r in SAMPLE.rows if r["bench"] in benches])
+
+    def run_verb(self, *words):
+        """(exit status, stdout, stderr) of the program."""
+        out, err = io.StringIO(), io.StringIO()
+        argv = ["report.py", "--out", os.path.join(self.dir, "out")] + list(words)
+        with unittest.mock.patch.object(sys, "argv", argv), contextlib.redirect_stdout(out), \
+                contextlib.redirect_stderr(err), self.assertRaises(SystemExit) as done:
+            common.main(report.verb)
+        return done.exception.code, out.getvalue(), err.getvalue()
+
+    def written(self):
+        where = os.path.join(self.dir, "out")
+        return sorted(os.listdir(where)) if os.path.isdir(where) else []
+
+
+SAMPLE = Synthetic(samples=700)
+
+
+class Whole(Sandbox):
+    """The file, of everything."""
+
+    def test_everything_is_there(self):
+        self.put(SAMPLE.doc)
+        status, said, err = self.run_verb()
+        self.assertEqual((status, err), (0, ""))
+        self.assertEqual(self.written(), ["report.html", "report.txt"])
+        page, text = (common.file_bytes(os.path.join(self.dir, "out", n)).decode()
+                      for n in self.written())
+        self.alone(page)
+        self.named(page, text)
+        # What was planted.
+        self.assertRegex(text, r"stock over series at least 20 +\d\d\d \(.*more +met ")
+        self.assertRegex(text, r"instructions per folio, none-split.*0\.9000 \(exact\) less +met")
+        self.assertRegex(text, r"half-mapped +\S+ +series .* 1\.[12]\d? \(.*more")
+        self.assertRegex(text, r"p99\.99 of an unmap, nr_to_scan 10,000, tasks 1.*(met|not decided)")
+        self.assertIn("no difference", text)
+        self.assertNotIn("NOT MET", text)
+        self.assertIn("unmaps a second are off by", text)
+        self.assertIn("instructions (-icount), which is not time", text)
+        missing = re.findall(r"^missing: (.*)$", said, re.M)
+        self.assertEqual(len(missing), 2, missing)
+        for words in ("one run of make bench", "make explore"):
+            self.assertIn(words, " ".join(missing))
+
+    def alone(self, page):
+        """It needs nothing from elsewhere, and its parts do not meddle with each other."""
+        self.assertNotRegex(page, r"<script|<link|<img|@import|url\((?!#)| src=|\bon\w+=")
+        self.assertEqual({u for u in re.findall(r"https?://[^\s\"'<]+", page)
+                          if not u.startswith("http://www.w3.org/")}, set())
+        self.assertTrue(all(h.startswith("#") for h in re.findall(r"href=['\"]([^'\"]+)", page)))
+        ids = re.findall(r"\bid=['\"]([^'\"]+)", page)
+        self.assertEqual(len(ids), len(set(ids)))
+        self.assertLessEqual(set(re.findall(r"href=['\"]#([^'\"]+)", page)), set(ids))
+        self.assertNotRegex(page, r"rgb\(\s*1,\s*0,|['\"](black|white)['\"]")
+        self.assertIn("prefers-color-scheme:dark", page)
+        for tag in ("table", "figure", "svg", "details", "div", "tr"):
+            self.assertEqual(len(re.findall("<%s[ >]" % tag, page)), page.count("</%s>" % tag), tag)
+
+    def named(self, page, text):
+        """Each figure and each line of a table says on what it was measured."""
+        captions = re.findall(r"<figcaption>(.*?)</figcaption>", page, re.S)
+        self.assertGreater(len(captions), 12)
+        for caption in captions:
+            self.assertRegex(caption, "Kernel 6.12.117-splitq, TCG, 2 vCPUs.*Clock: "
+                             "(wall time under TCG|executed instructions)")
+        lines = re.findall(r"<td class='on'>([^<]*)</td>", page)
+        self.assertGreater(len(lines), 100)
+        for line in lines:
+            self.assertRegex(line, r"^6\.12\S* x86_64 tcg 2 vCPUs (time|instructions)$")
+        self.assertEqual(text.count(" tcg 2 vCPUs time") + text.count(" tcg 2 vCPUs instructions"),
+                         len(lines))
+
+    def test_two_bases(self):
+        rows = self.rows("scan")
+        self.put(dict(SAMPLE.doc, rows=rows))
+        other = dict(SAMPLE.doc, rows=[r for r in rows if r["variant"] in ("stock", "series")])
+        other["meta"] = dict(other["meta"], base="7.3", kernel="7.3.4-splitq")
+        self.put(other, "20260102-000000-bench")
+        found = report.find("")
+        self.assertEqual([b.name for b, _ in found], ["6.12 x86_64", "7.3 x86_64"])
+        page = report.build(found).as_html()
+        ids = re.findall(r"\bid=['\"]([^'\"]+)", page)
+        self.assertEqual(len(ids), len(set(ids)))
+        self.assertRegex(page, "7.3.4 x86_64 tcg")
+
+    def test_names_are_escaped(self):
+        doc = report.Document("a<b")
+        doc.table("<i>", ["<x>"], [["<script>"]])
+        self.assertNotRegex(doc.as_html(), "<i>|<x>|<script>")
+
+
+class Planted(Sandbox):
+    """What is wrong with a bench.json is said, and nothing is made of it."""
+
+    def text(self, rows, **meta):
+        return report.build([(self.bench(rows, **meta), None)]).as_text()
+
+    def test_no_result_at_all(self):
+        status, _, err = self.run_verb()
+        self.assertEqual(status, 2)
+        self.assertEqual(len(err.strip().split("\n")), 1)
+        self.assertIn("make bench", err)
+        self.assertEqual(self.written(), [])
+
+    def test_run_without_result(self):
+        status, _, err = self.run_verb("--run", self.dir)
+        self.assertEqual((status, len(err.strip().split("\n"))), (2, 1))
+        self.assertIn("RUN=", err)
+        self.assertEqual(self.written(), [])
+
+    def test_not_a_result(self):
+        for doc in ("{", "[]", "{}", '{"meta": {}, "rows": []}',
+                    json.dumps({"meta": SAMPLE.doc["meta"]}),
+                    json.dumps({"meta": SAMPLE.doc["meta"], "rows": {}})):
+            self.put(doc)
+            status, _, err = self.run_verb()
+            self.assertEqual((status, len(err.strip().split("\n"))), (2, 1), err)
+            self.assertIn("bench.json", err)
+            self.assertEqual(self.written(), [])
+
+    def test_gnuplot_fails(self):
+        self.put(dict(SAMPLE.doc, rows=self.rows("scan")))
+        for name, text in (("missing", None), ("broken", "#!/bin/sh\necho no >&2; exit 1\n"),
+                           ("silent", "#!/bin/sh\ncat >/dev/null\n")):
+            where = os.path.join(self.dir, name)
+            os.mkdir(where)
+            if text:
+                with open(os.path.join(where, "gnuplot"), "w") as f:
+                    f.write(text)
+                os.chmod(f.name, 0o755)
+            os.symlink("/bin/sh", os.path.join(where, "sh"))
+            os.symlink("/bin/cat", os.path.join(where, "cat"))
+            with unittest.mock.patch.dict(os.environ, PATH=where):
+                status, _, err = self.run_verb()
+            self.assertEqual((status, len(err.strip().split("\n"))), (2, 1), err)
+            self.assertIn("gnuplot", err)
+            self.assertEqual(self.written(), [])
+
+    def test_no_rows(self):
+        text = self.text([])
+        self.assertIn("MISSING: there is no row at all", text)
+        for words in ("no cost per folio", "no hold times", "no latencies", "no counts",
+                      "no workloads", "nothing about TTU_SYNC", "the model has nothing"):
+            self.assertIn("MISSING: " + words, text)
+        self.assertNotRegex(text, r" met ")
+
+    def test_one_bench_is_missing(self):
+        text = self.text(self.rows("scan", "hold", "locks"))
+        self.assertIn("MISSING: no latencies", text)
+        self.assertIn("MISSING: the model has nothing", text)
+        self.assertNotIn("MISSING: no cost per folio", text)
+        self.assertRegex(text, "p99.99 of an unmap while it is scanned.* not measured")
+
+    def test_one_variant_is_missing(self):
+        text = self.text([r for r in self.rows("scan", "hold") if r["variant"] != "stock"])
+        self.assertIn("MISSING: nothing was measured of stock", text)
+        self.assertRegex(text, r"stock over series at least 20 +- +not measured")
+
+    def test_zero_samples(self):
+        rows = self.rows("hold", "latency")
+        for r in rows:
+            if r["variant"] == "series" and r["metric"] == "unmap_ns":
+                r["hist"], r["value"] = [], None
+        text = self.text(rows)
+        self.assertRegex(text, r"MISSING: latency unmap_ns of series: zero samples \(\d+ rows\)")
+        self.assertIn("the model of series", text)
+
+    def test_buckets_of_nothing(self):
+        rows = self.rows("latency")
+        for r in rows:
+            if r["hist"]:
+                r["hist"] = [[upper, 0] for upper, _ in r["hist"]]
+        text = self.text(rows)
+        self.assertIn("MISSING: no latencies", text)
+
+    def test_unknown_variant(self):
+        rows = self.rows("scan")
+        for r in rows:
+            if r["variant"] == "batch":
+                r["variant"] = "butch"
+        text = self.text(rows)
+        self.assertRegex(text, r"MISSING: unknown variant 'butch' \(scan ns_per_folio\), left out")
+        self.assertEqual(text.count("butch"), text.count("unknown variant 'butch'"))
+
+    def test_bad_rows(self):
+        good = self.rows("scan")
+        for change, words in (({"value": float("nan")}, "is nan"), ({"value": -1}, "is -1"),
+                              ({"value": "7"}, "is '7'"), ({"value": True}, "is True"),
+                              ({"bench": "scum"}, "unknown bench"),
+                              ({"clock": "sundial"}, "unknown bench or clock"),
+                              ({"hist": [[1]]}, "a row that is none"),
+                              ({"hist": [[1, -1]]}, "a row that is none"),
+                              ({"metric": None}, "a row that is none"),
+                              ({"params": 7}, "a row that is none")):
+            bench = self.bench(good + [dict(good[-1], round=99, **change)])
+            self.assertEqual(len(bench.wrong), 1, change)
+            self.assertIn(words, list(bench.wrong)[0])
+        bench = self.bench(good + [good[-1], 7])
+        self.assertIn("twice in one round", " ".join(bench.wrong))
+        self.assertIn("a row that is none", " ".join(bench.wrong))
+
+    def test_a_series_that_is_worse(self):
+        rows = self.rows("scan", "hold", "locks")
+        swap = {"stock": "series", "series": "stock"}
+        for r in rows:
+            r["variant"] = swap.get(r["variant"], r["variant"])
+        text = self.text(rows)
+        self.assertRegex(text, r"stock over series at least 20.* less +NOT MET")
+        self.assertRegex(text, r"series, nr_to_scan from 100 to 10,000.*NOT MET")
+        self.assertRegex(text, r"time per folio, none-split, nr_to_scan 128.* more +NOT MET")
+        self.assertRegex(text, r"instructions per folio.*\(exact\) more +NOT MET")
+
+    def test_too_many_locks(self):
+        rows = self.rows("locks")
+        for r in rows:
+            if r["variant"] == "series":
+                r["value"] *= 1.2
+        text = self.text(rows)
+        self.assertEqual(len(re.findall(r"acquisitions per folio.* NOT MET", text)), 3)
+
+    def test_few_rounds_decide_nothing(self):
+        text = self.text([r for r in self.rows("scan", "hold") if r["clock"] == "time" and
+                          r["round"] < 4], quick=True)
+        self.assertIn("too few rounds", text)
+        self.assertIn("a quick run", text)
+        self.assertNotRegex(text, r"(longest hold|per folio).* (met|NOT MET) ")
+        self.assertRegex(text, r"\[\S+ \S+ to \S+ \S+ in 3\]")
+
+    def test_warm_up_does_not_count(self):
+        rows = self.rows("scan")
+        for r in rows:
+            if r["warmup"]:
+                r["value"] *= 1000
+        self.assertEqual(re.findall(r"^.*times stock.*$|(\d\S* \(.*?\) less)", self.text(rows), re.M),
+                         re.findall(r"^.*times stock.*$|(\d\S* \(.*?\) less)",
+                                    self.text(self.rows("scan")), re.M))
+
+    def test_drift_is_seen(self):
+        rows = [r for r in self.rows("scan") if r["clock"] == "time"]
+        for r in rows:
+            r["value"] *= 1 + r["round"]
+        self.assertRegex(self.text(rows), r"drifts, p 0\.03")
+
+
+class Predictions(Sandbox):
+    """The model in the report: what it predicts of what was made."""
+
+    def test_long_holds_predict_long_waits(self):
+        bench = self.bench(self.rows("hold", "latency"))
+        waits = {}
+        for variant in ("stock", "series"):
+            m = report.Measured(bench, variant, 10000)
+            got = queueing.play([m.unmappers(63, 0.01), m.scanner(1)])
+            waits[variant] = queueing.mean(got.waits[0])
+            rate, real, _, _ = m.check(1)
+            # Three holds a round, and a model that is cut short here.
+            self.assertLess(abs(rate / real - 1), 0.15)
+        self.assertGreater(waits["stock"], 10 * waits["series"])
+
+    def test_error_is_shown(self):
+        self.assertEqual(report.error_text(120, 100), "+20 %")
+        self.assertEqual(report.error_text(None, 100), "-")
+
+    def test_nothing_to_begin_with(self):
+        with self.assertRaises(LookupError):
+            report.Measured(self.bench(self.rows("latency")), "series", 128)
+
+
+class Others(Sandbox):
+    """The second run, the matrix, the explorer."""
+
+    def test_second_run(self):
+        rows = self.rows("scan")
+        self.put(dict(SAMPLE.doc, rows=rows))
+        slow = copy.deepcopy(rows)
+        for r in slow:
+            if r["variant"] == "series" and r["clock"] == "time":
+                r["value"] *= 3
+        self.put(dict(SAMPLE.doc, rows=slow), "20250101-000000-bench", age=1000)
+        (new, old), = report.find("")
+        self.assertIsNotNone(old)
+        text = report.build([(new, old)]).as_text()
+        self.assertRegex(text, r"64 medians with an interval in both, 56 +intervals overlap and 8 "
+                         r"do not|of 64\s+medians with an\s+interval in both, 56\s+intervals "
+                         r"overlap and 8\s+do\s+not")
+        # Another kernel is no second run.
+        other = dict(SAMPLE.doc, rows=rows)
+        other["meta"] = dict(other["meta"], kernel="6.12.118")
+        self.put(other, "20250101-000000-bench", age=1000)
+        self.assertIsNone(report.find("")[0][1])
+
+    def kill(self, text):
+        path = os.path.join(self.dir, "README.md")
+        with open(path, "w") as f:
+            f.write(text)
+        doc = report.Document("t")
+        report.kill_section(doc, path)
+        return doc
+
+    def test_kill_matrix(self):
+        doc = self.kill("<!-- make mutants: 6.12 x86_64 -->\n## 6.12 x86_64\n\ntcg, 2 vCPUs.\n\n"
+                        "| mutant | | kunit | explorer |\n|---|---|--:|--:|\n"
+                        "| none | the series |  |  |\n| B22 | twice | **0.9** | - |\n"
+                        "<!-- end of 6.12 x86_64 -->\n")
+        text = doc.as_text()
+        self.assertRegex(text, r"B22 +twice +0\.9 \* +-")
+        self.assertIn("tcg, 2 vCPUs", text)
+        # The others of patches/mutants are not in this one.
+        self.assertRegex(text, r"MISSING: 6.12 x86_64: not in the matrix: .*B02")
+
+    def test_no_matrix(self):
+        for text in ("", "<!-- make mutants: 6.12 x86_64 -->\n| a |\n"):
+            self.assertEqual(len(self.kill(text).missing), 1)
+
+    def test_matrix_of_the_kit_can_be_read(self):
+        names = [m[0] for m in report.matrices(report.README)]
+        self.assertIn("6.12 x86_64", names)
+
+    def explored(self, name, key, age, combinations, **info):
+        info = dict({"base": "6.12", "arch": "x86_64", "label": "series", "key": key,
+                     "source": "linux 6.12"}, **info)
+        self.put({"kernel": info, "cpus": 4, "explored": combinations}, name, "results.json", age)
+        self.put({"accel": "tcg"}, name, "guest-1/meta.json")
+
+    @staticmethod
+    def combination(name, points):
+        return {"name": name, "verdict": "PASS", "note": None, "points": points,
+                "instructions": 10, "executed": [0, 4, 8], "total": 0, "tried": 0, "seconds": 1.0}
+
+    def test_explorer(self):
+        one, two = "deferred_split_scan/scan/munmap-half/queued", \
+            "deferred_split_scan/scan/exit/queued"
+        self.explored("a-explore", "k", 0, [self.combination(one, [[0, "ok", ""], [4, "blocked", ""]])])
+        # Older: of this kernel it counts where the newer has nothing; of another, not at all.
+        self.explored("b-explore", "k", 10, [self.combination(one, [[0, "LOST", ""]] * 3),
+                                             self.combination(two, [[8, "ok", ""]])])
+        self.explored("c-explore", "other", 20, [self.combination(
+            "deferred_split_scan/scan/migrate/queued", [[0, "LOST", ""]])])
+        self.explored("d-explore", "k", 30, [{"name": "half"}])
+        doc = report.Document("t")
+        report.explorer_section(doc)
+        text = doc.as_text()
+        self.assertRegex(text, r"linux 6.12: 2 of the \d+ combinations of the whole matrix")
+        self.assertRegex(text, r"deferred_split_scan +10 +3 +6 +3 +1 +0 +30 % +6.12 x86_64 series, "
+                         r"tcg, 4 vCPUs")
+        self.assertEqual(doc.missing, [])
+
+    def test_two_preemptions(self):
+        c = report.explore.saved(self.combination(
+            "deferred_split_scan/scan/migrate_folio_move/migrate/underused", [[[1, 2], "LOST", ""]]))
+        self.assertEqual((c.victim2, c.op, c.points[0][0]), ("migrate_folio_move", "migrate", (1, 2)))
 
 
 if __name__ == "__main__":
