@@ -2312,6 +2312,7 @@ static void a_thp_of_a_file_is_split_without_the_queue(struct kunit *test)
 
 	map_file_thp(test, &map);
 	folio_test_clear_dirty(map.folio);
+	folio_clear_referenced(map.folio);
 	zap_half(&map);
 	/* The PMD knew. */
 	KUNIT_EXPECT_TRUE(test, folio_test_dirty(map.folio));
@@ -2319,6 +2320,15 @@ static void a_thp_of_a_file_is_split_without_the_queue(struct kunit *test)
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 
 	folio_lock(map.folio);
+	/* Not with a reference too many, from the beginning or just before the freeze. */
+	folio_get(map.folio);
+	KUNIT_EXPECT_NE(test, split_huge_page_to_list_to_order(&map.folio->page, NULL, 0), 0);
+	folio_put(map.folio);
+	ctx->look = take_a_reference;
+	KUNIT_EXPECT_NE(test, split_huge_page_to_list_to_order(&map.folio->page, NULL, 0), 0);
+	ctx->look = NULL;
+	KUNIT_ASSERT_PTR_EQ(test, ctx->referenced, map.folio);
+	folio_put(ctx->referenced);
 	KUNIT_EXPECT_EQ(test, split_huge_page_to_list_to_order(&map.folio->page, NULL, 0), 0);
 	folio_unlock(map.folio);
 	KUNIT_EXPECT_FALSE(test, folio_test_large(map.folio));
