@@ -5,11 +5,13 @@ In a tree of its own, with the suite's .kunitconfig and two vCPUs. It is the
 command that the README prints for any tree with the series; here the tree is
 prepared and kept in the cache.
 """
+import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import common
 import fetch
@@ -27,11 +29,45 @@ def complaint(text, console=""):
     return "%s was skipped: %s" % vacuous.groups() if vacuous else None
 
 
+# Newer ones ask for KVM first. A /dev/kvm that opens may hang its guest all the same.
+WITHOUT_KVM = """#!/bin/sh
+n=$#
+while [ "$n" -gt 0 ]; do
+	word=$1
+	shift
+	n=$((n - 1))
+	if [ "$word" = -accel ] && [ "${1:-}" != tcg ]; then
+		shift
+		n=$((n - 1))
+	else
+		set -- "$@" "$word"
+	fi
+done
+exec '%s' "$@"
+"""
+
+
+@contextlib.contextmanager
+def qemu_of_choice(arch):
+    """What goes in front of PATH, so that kunit.py takes TCG; with ACCEL=kvm nothing does."""
+    name = common.ARCHES[arch]["qemu"]
+    real = shutil.which(name)
+    if os.environ.get("ACCEL") == "kvm" or not real:
+        yield ""
+        return
+    with tempfile.TemporaryDirectory() as where:
+        path = os.path.join(where, name)
+        with open(path, "w") as f:
+            f.write(WITHOUT_KVM % real)
+        os.chmod(path, 0o755)
+        yield where + os.pathsep
+
+
 def kunit(kernel, source, show=True):
     """Returns kunit.py's exit status and its output."""
     key = common.digest("kunit", kernel.machine)
     name = "slot-%s-%s-%s.lock" % (source.ident, kernel.arch, key[:12])
-    with common.lock(os.path.join(common.cache_dir(), name)):
+    with common.lock(os.path.join(common.cache_dir(), name)), qemu_of_choice(kernel.arch) as path:
         tree = prepare.prepare(kernel, source, key)
         cross = common.cross(kernel.arch)
         command = [sys.executable, "tools/testing/kunit/kunit.py", "run",
@@ -45,6 +81,7 @@ def kunit(kernel, source, show=True):
         say("kunit: in %s: %s" % (tree, " ".join(command[1:])))
         env = common.clean_env()
         env["CCACHE_DIR"] = common.cache_dir("ccache")
+        env["PATH"] = path + env.get("PATH", os.defpath)
         p = subprocess.Popen(command, cwd=tree, env=env, stdout=subprocess.PIPE,
                              stderr=subprocess.STDOUT, text=True, errors="replace")
         lines = []

@@ -876,6 +876,23 @@ class ChooseBase(Sandbox):
 
 
 class Kunit(unittest.TestCase):
+    def test_kvm_is_not_asked_for(self):
+        import kunit
+        words = ["-append", "a b  c", "-accel", "kvm", "-accel", "tcg", "-smp", "2"]
+        with tempfile.TemporaryDirectory() as where:
+            fake = os.path.join(where, "qemu-system-x86_64")
+            with open(fake, "w") as f:
+                f.write("#!/bin/sh\nprintf '%s|' \"$@\"\n")
+            os.chmod(fake, 0o755)
+            for accel, want in (("", "-append|a b  c|-accel|tcg|-smp|2|"),
+                                ("kvm", "|".join(words) + "|")):
+                path = where + os.pathsep + os.environ["PATH"]
+                with unittest.mock.patch.dict(os.environ, PATH=path, ACCEL=accel), \
+                        kunit.qemu_of_choice("x86_64") as more:
+                    got = common.run([os.path.basename(fake)] + words,
+                                     env=dict(os.environ, PATH=more + path))
+                self.assertEqual(got.stdout, want)
+
     def test_zero_tests_are_no_pass(self):
         self.assertIn("no test", kunit.complaint("Testing complete. Ran 9 tests: skipped: 9"))
         self.assertIsNone(kunit.complaint("Testing complete. Ran 9 tests: passed: 9"))
