@@ -30,6 +30,7 @@ ARCHES = {
         "machine": ["-machine", "pc", "-cpu", "max,-erms,-fsrm"],
         # Some nested hosts refuse to set the MSR that arch-capabilities stands for.
         "machine_kvm": ["-machine", "pc", "-cpu", "host,arch-capabilities=off"],
+        "patience": 1,                 # times the seconds of scripts/suites
         "console": "ttyS0",
         "pages": ("4k",),              # sizes of a base page, the default first
     },
@@ -43,6 +44,7 @@ ARCHES = {
         "qemu_package": "qemu-system-arm",
         "machine": ["-machine", "virt,gic-version=3", "-cpu", "neoverse-n1"],
         "machine_kvm": ["-machine", "virt,gic-version=host", "-cpu", "host"],
+        "patience": 3,                 # each kprobe stops the machine there
         "console": "ttyAMA0",
         "pages": ("4k", "64k"),
     },

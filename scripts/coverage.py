@@ -219,7 +219,7 @@ def verb():
     args.debug = ",".join([args.debug or "", "gcov"]).strip(",")
     clock = common.Clock()
     kernel = common.Kernel(args)
-    tests = run.choose(args.tests)
+    tests = run.choose(args.tests, args.arch)
     boot.check_size(args)
     built = build.Built(kernel, clock)
     accel = "tcg" if args.det else boot.accelerator(built)

@@ -433,7 +433,7 @@ def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Pr
     """Run the chosen mutants and, first, none of them: (rows, bench)."""
     clock = clock or common.Clock()
     boot.check_size(args)
-    tests = run.choose(args.tests)
+    tests = run.choose(args.tests, args.arch)
     bench = Bench(args, clock)
     jobs = [(None,) + bench.kernel(None)]
     jobs += [(m,) + bench.kernel(m) for m in chosen]

@@ -37,12 +37,14 @@ def suites():
     return found
 
 
-def choose(wanted):
+def choose(wanted, arch="x86_64"):
     """The tests whose name contains one of the words; 'quick' is a choice of short ones."""
+    found = [(name, seconds * common.ARCHES[arch]["patience"], command, quick)
+             for name, seconds, command, quick in suites()]
     if wanted == "quick":
         return [(name, seconds, command if quick == "-" else command + " " + quick)
-                for name, seconds, command, quick in suites() if quick]
-    tests = [t[:3] for t in suites()]
+                for name, seconds, command, quick in found if quick]
+    tests = [t[:3] for t in found]
     words = (wanted or "").replace(",", " ").split()
     for word in words:
         if not any(word in t[0] for t in tests):
@@ -189,7 +191,7 @@ def execute(args, clock=None, label=""):
     """make run for one kernel: returns (rows, run directory)."""
     clock = clock or common.Clock()
     kernel = common.Kernel(args)
-    tests = choose(args.tests)
+    tests = choose(args.tests, args.arch)
     boot.check_size(args)
     built = build.Built(kernel, clock)
     accel = "tcg" if args.det else boot.accelerator(built)

@@ -808,6 +808,8 @@ class Suites(Sandbox):
         self.assertEqual([t[0] for t in everything], [t[0] for t in run.suites()])
         self.assertEqual({"selftests/zap", "selftests/swapin"},
                          {t[0] for t in run.choose("zap,swapin")})
+        for one, three in zip(everything, run.choose("", "arm64")):
+            self.assertEqual((one[0], 3 * one[1], one[2]), three)
         self.fails(["nonsense", "TESTS is a list"], run.choose, "nonsense")
 
     def test_quick_is_a_choice_with_its_own_commands(self):
