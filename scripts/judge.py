@@ -311,6 +311,20 @@ def read(run, name):
         return ""
 
 
+def hung_in_suite(lines):
+    """Where a built-in suite was that began and did not end: behind which case; or None."""
+    begun, last = False, "before its first case"
+    for line in lines:
+        if re.search(r"# Subtest: ", line):
+            begun = True
+        m = re.match(r"(?:\[ *[\d.]+\] )? {4}((?:not )?ok \d+ \w+)", line)
+        if m:
+            last = "after '%s'" % m.group(1)
+        if re.match(r"(?:\[ *[\d.]+\] )?(?:not )?ok \d+ ", line):
+            begun, last = False, "before its first case"
+    return last if begun else None
+
+
 def judge_run(run):
     """Judge one guest. Returns (rows, names of the tests that did not begin)."""
     try:
@@ -371,9 +385,15 @@ def judge_run(run):
             why = "no test began (QEMU ended %s)" % meta.get("ended")
         else:
             why = kernel_ok.why
-        verdict = FAIL if boot_splats else ERROR
-        rows.append(dict(base, test="boot", verdict=verdict, windows={}, seconds=0.0,
-                         detail=("splat: " + boot_splats[0]) if boot_splats else why))
+        hung = hung_in_suite(parts["boot"]) if report.hello is None else None
+        suite = next((name for name in asked if name.startswith("kunit/")), None)
+        verdict = FAIL if boot_splats or (hung and suite) else ERROR
+        if boot_splats:
+            why = "splat: " + boot_splats[0]
+        elif verdict == FAIL:
+            why = "HANG: no progress at boot, in the KUnit suite %s" % hung
+        rows.append(dict(base, test=suite if hung and suite else "boot", verdict=verdict,
+                         windows={}, seconds=0.0, detail=why))
     elif kernel_ok and report.bye is None and rows[-1]["verdict"] == PASS:
         rows[-1].update(verdict=ERROR, detail="the guest was lost after it (QEMU ended %s)"
                         % meta.get("ended"))

@@ -201,6 +201,28 @@ class Case:
             return judge.judge_run(run)
 
 
+
+class HungAtBoot(unittest.TestCase):
+    SUITE = ["[    2.1]     # Subtest: deferred_split", "[    2.5]         ok 1 order 2",
+             "[    2.6]     not ok 1 one", "[    2.7]     # two: EXPECTATION FAILED at a.c:1"]
+
+    def row(self, console):
+        case = Case("kunit/deferred_split")
+        case.edit = lambda lines: []
+        case.meta["ended"] = "late"
+        case.console = [BOOT] + console
+        return case.judge()[0][0]
+
+    def test_in_the_suite_it_is_red(self):
+        row = self.row(self.SUITE)
+        self.assertEqual((row["verdict"], row["test"]), ("FAIL", "kunit/deferred_split"))
+        self.assertIn("after 'not ok 1 one'", row["detail"])
+
+    def test_elsewhere_nobody_knows(self):
+        for console in ([], self.SUITE[1:], self.SUITE + ["[    3.0] not ok 1 deferred_split"]):
+            self.assertEqual(self.row(console)["verdict"], "ERROR")
+
+
 class JudgeTest(unittest.TestCase):
     def expect(self, case, verdict, words=""):
         rows, _ = case.judge()
