@@ -324,7 +324,8 @@ def bench(args, timer=None):
     doc = {"meta": {"base": kernel.base, "arch": kernel.arch, "accel": accel,
                     "vcpus": args.smp, "mem": args.mem, "kernel": built.info["release"],
                     "source": built.info["source"], "date": time.strftime("%Y-%m-%d %H:%M:%S"),
-                    "debug": ",".join(kernel.debug) or "none", "quick": args.bench == "quick"},
+                    "debug": ",".join(kernel.debug) or "none", "quick": args.bench == "quick",
+                    "planted": bool(args.plant)},
            "rows": rows}
     bad = missing(rows, kernel.base, plans)
     if bad:

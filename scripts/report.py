@@ -1343,13 +1343,16 @@ def find(run):
         if not os.path.isfile(path):
             die("RUN=%s: there is no bench.json" % run, "run make bench")
         return [(Bench(path), None)]
-    paths = sorted(glob.glob(os.path.join(common.cache_dir("runs"), "*", "bench.json")),
+    # One is there twice, by the link to the last run.
+    paths = sorted({os.path.realpath(path) for path in glob.glob(
+        os.path.join(common.cache_dir("runs"), "*", "bench.json"))},
                    key=os.path.getmtime, reverse=True)
-    if not paths:
+    # With a planted fault it says nothing about a kernel.
+    benches = [b for b in map(Bench, paths) if not b.meta.get("planted")]
+    if not benches:
         die("there is no bench.json in %s" % common.cache_dir("runs"), "run make bench first")
     found = {}
-    for path in paths:
-        b = Bench(path)
+    for b in benches:
         mine = found.setdefault(b.name, [])
         if not mine or (len(mine) == 1 and b.kernel == mine[0].kernel and
                         bool(b.meta.get("quick")) == bool(mine[0].meta.get("quick"))):

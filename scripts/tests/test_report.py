@@ -751,6 +751,14 @@ class Others(Sandbox):
         self.put(other, "20250101-000000-bench", age=1000)
         self.assertIsNone(report.find("")[0][1])
 
+    def test_what_was_planted_is_no_result(self):
+        whole = self.put(dict(SAMPLE.doc, rows=self.rows("scan")), age=1000)
+        bad = dict(SAMPLE.doc, rows=[], meta=dict(SAMPLE.doc["meta"], planted=True))
+        planted = self.put(bad, "20250102-000000-bench")
+        for path in (whole, planted):
+            self.assertTrue(os.path.exists(path), path)
+        self.assertEqual([b.path for b, _ in report.find("")], [os.path.realpath(whole)])
+
     def kill(self, text):
         path = os.path.join(self.dir, "README.md")
         with open(path, "w") as f:
