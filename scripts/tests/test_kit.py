@@ -1214,6 +1214,35 @@ class Checks(unittest.TestCase):
                          ([], [], ["hangs (stopped)"]))
         time.sleep(0.2)     # no alarm is left
 
+    def test_without_the_first_nothing_is_checked(self):
+        import check
+        for only, passed, failed in (([], [], ["it"]), ([], ["it"], []), (["x"], [], [])):
+            checks = check.Checks(only, 0)
+            checks.passed = list(passed)
+            checks.must_have_run("it")
+            self.assertEqual(checks.failed, failed)
+
+    def test_enough_is_a_red_that_is_wanted(self):
+        import explore
+        c = explore.Combination("v", "scan", "munmap-half", "queued")
+        c.points = [(1, "ok", ""), (2, "LOST", "")]
+        for wanted, enough in ((True, True), ((), False), (("CORRUPT",), False), (("LOST",), True)):
+            self.assertEqual(explore.is_enough(c, None, wanted), enough)
+        c.points = [(1, "blocked", "")]
+        self.assertFalse(explore.is_enough(c, "AUDIT", True))
+
+    def test_what_was_blocked_is_tried_with_patience(self):
+        import explore
+        import mutants
+        for words, outcome, times in ((["LOST"], "blocked", 2), (["LOST"], "LOST", 1),
+                                      (["LOST"], "ok", 1), ((), "blocked", 1)):
+            c, seen = explore.Combination("v", "scan", "munmap-half", "queued"), []
+            for one, _ in mutants.with_patience([(c, words)]):
+                seen.append(one.patience)
+                one.points = [(1, outcome, "")]
+            self.assertEqual(seen, [None, mutants.PATIENCE][:times])
+            self.assertIn("-m", explore.explorer_command(one, 0)) if times == 2 else None
+
     def test_all_come_first_some_day(self):
         import check
         for n in (1, 2, 3, 21, 22, 23, 24):
