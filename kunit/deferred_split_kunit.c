@@ -296,6 +296,11 @@ static void expect_partially_mapped(struct kunit *test, long n, int line)
 #define EXPECT_QUEUED_AT(test, place, n) expect_queued(test, place, n, __LINE__)
 #define EXPECT_QUEUED(test, n)		expect_queued_here(test, n, __LINE__)
 #define EXPECT_PARTIALLY_MAPPED(test, n) expect_partially_mapped(test, n, __LINE__)
+#define EXPECT_NOTHING_LEFT(test)		\
+	do {					\
+		EXPECT_QUEUED(test, 0);		\
+		EXPECT_PARTIALLY_MAPPED(test, 0); \
+	} while (0)
 
 #define EXPECT_ON_QUEUE(test, folio) \
 	KUNIT_EXPECT_FALSE(test, list_empty(&(folio)->_deferred_list))
@@ -850,8 +855,7 @@ static void freeing_a_queued_folio_takes_it_off(struct kunit *test)
 	new_queued(test, order, false);
 	EXPECT_QUEUED(test, 2);
 	put_folios(ctx);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 static void an_underused_folio_is_queued_without_the_mark(struct kunit *test)
@@ -885,8 +889,7 @@ static void a_folio_of_order_1_is_not_queued(struct kunit *test)
 
 	deferred_split_folio(folio, true);
 	deferred_split_folio(folio, false);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 static void a_folio_in_the_swap_cache_is_not_queued(struct kunit *test)
@@ -902,8 +905,7 @@ static void a_folio_in_the_swap_cache_is_not_queued(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, folio_test_partially_mapped(folio));
 	folio_clear_swapcache(folio);
 	__folio_clear_swapbacked(folio);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 static void the_mark_is_counted_by_order(struct kunit *test)
@@ -1102,8 +1104,7 @@ static void a_queued_folio_is_freed_in_any_context(struct kunit *test)
 	call.folio = new_queued(test, LARGE_ORDER, true);
 	ctx->nr--;
 	call_in_context(test, &call);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->irqs_on), 0);
 }
 
@@ -1139,8 +1140,7 @@ static void a_frozen_folio_leaves_the_queue_with_interrupts_off(struct kunit *te
 	KUNIT_EXPECT_TRUE(test, unqueued);
 	KUNIT_EXPECT_GT(test, atomic_read(&ctx->visits[SPLIT_FROZEN]), 0);
 	EXPECT_OFF_QUEUE(test, folio);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 static void what_is_not_queued_does_not_leave_the_queue(struct kunit *test)
@@ -1448,8 +1448,7 @@ static void no_folio_is_lost_or_counted_twice(struct kunit *test)
 		wrong += folio_ref_count(ctx->folios[i]) != 1;
 	KUNIT_EXPECT_EQ_MSG(test, wrong, 0, "folios with a reference too many or too few");
 	put_folios(ctx);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 static void a_scan_takes_no_more_than_it_is_asked_to(struct kunit *test)
@@ -1688,6 +1687,22 @@ static void put_mapped(struct mapped *map)
 	folio_put(map->folio);
 }
 
+/* Nobody else has a reference: the next scan splits it, and it is on no queue. */
+#define EXPECT_SPLIT_WHEN_PUT(test, map)					\
+	do {									\
+		put_mapped(map);						\
+		KUNIT_EXPECT_EQ(test, scan_all((test)->priv, 1), 1UL);		\
+		EXPECT_NOTHING_LEFT(test);					\
+	} while (0)
+
+/* The last of its references and mappings go, and it goes off the queue. */
+#define EXPECT_FREED_WHEN_PUT(test, map)	\
+	do {					\
+		put_mapped(map);		\
+		zap_rest(map);			\
+		EXPECT_NOTHING_LEFT(test);	\
+	} while (0)
+
 static void fill(struct kunit *test, struct mapped *map, unsigned long pages)
 {
 	unsigned long i;
@@ -1740,10 +1755,7 @@ static void unmapping_a_part_marks_a_folio(struct kunit *test)
 	zap_half(&map);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
-	put_mapped(&map);
-	zap_rest(&map);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_FREED_WHEN_PUT(test, &map);
 }
 
 static void unmapping_all_at_once_does_not_mark_a_folio(struct kunit *test)
@@ -1777,8 +1789,7 @@ static void a_partially_mapped_thp_is_split(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
 	/* The head page is still mapped, and not part of anything large. */
 	KUNIT_EXPECT_FALSE(test, folio_test_large(map.folio));
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	expect_contents(test, &map, half, 2 * half);
 	zap_rest(&map);
 }
@@ -1885,10 +1896,7 @@ static void a_referenced_folio_is_put_back(struct kunit *test)
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 	expect_contents(test, &map, half, half);
 
-	put_mapped(&map);
-	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_SPLIT_WHEN_PUT(test, &map);
 	expect_contents(test, &map, half, half);
 	zap_rest(&map);
 }
@@ -1947,15 +1955,13 @@ static void a_reference_that_comes_before_the_freeze_puts_a_thp_back(struct kuni
 
 	folio_put(ctx->referenced);
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	expect_contents(test, &map, 3, LARGE_NR / 2);
 	zap_rest(&map);
 }
 
 static void a_split_that_is_refused_leaves_the_queue_alone(struct kunit *test)
 {
-	struct ds_context *ctx = test->priv;
 	struct page *page;
 	struct mapped map;
 
@@ -1972,10 +1978,7 @@ static void a_split_that_is_refused_leaves_the_queue_alone(struct kunit *test)
 	EXPECT_ON_QUEUE(test, map.folio);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
-	put_mapped(&map);
-	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_SPLIT_WHEN_PUT(test, &map);
 	zap_rest(&map);
 }
 
@@ -1991,8 +1994,7 @@ static void a_thp_that_nobody_maps_is_put_back(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, folio_order(map.folio), (unsigned int)LARGE_ORDER);
 	EXPECT_QUEUED(test, 1);
 	put_mapped(&map);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 static void a_thp_not_used_lately_is_split_too(struct kunit *test)
@@ -2008,8 +2010,7 @@ static void a_thp_not_used_lately_is_split_too(struct kunit *test)
 	zap_half(&map);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	expect_contents(test, &map, LARGE_NR / 2, LARGE_NR);
 	zap_rest(&map);
 }
@@ -2028,8 +2029,7 @@ static void the_huge_zero_folio_is_not_queued(struct kunit *test)
 		kunit_skip(test, "use_zero_page is off");
 	zap_half(&map);
 	EXPECT_OFF_QUEUE(test, map.folio);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	zap_rest(&map);
 	EXPECT_QUEUED(test, 0);
 }
@@ -2072,10 +2072,7 @@ static void a_partially_mapped_thp_is_put_back_while_pinned(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, scan_pinned(test, &map), 0UL);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
-	put_mapped(&map);
-	zap_rest(&map);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_FREED_WHEN_PUT(test, &map);
 }
 
 static void an_underused_thp_is_not_split_while_mlocked(struct kunit *test)
@@ -2109,8 +2106,7 @@ static void a_partially_mapped_thp_is_split_though_mlocked(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
 	folio_clear_mlocked(map.folio);
 	KUNIT_EXPECT_FALSE(test, folio_test_large(map.folio));
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	zap_rest(&map);
 }
 
@@ -2124,8 +2120,7 @@ static void a_split_by_somebody_else_ends_the_mark(struct kunit *test)
 	folio_lock(map.folio);
 	KUNIT_EXPECT_EQ(test, split_huge_page_to_list_to_order(&map.folio->page, NULL, 0), 0);
 	folio_unlock(map.folio);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	put_mapped(&map);
 	zap_rest(&map);
 }
@@ -2148,10 +2143,7 @@ static void the_parts_of_a_split_are_queued_each_for_itself(struct kunit *test)
 	EXPECT_ON_QUEUE(test, map.folio);
 	EXPECT_QUEUED(test, 2);
 	EXPECT_PARTIALLY_MAPPED(test, 2);
-	put_mapped(&map);
-	zap_rest(&map);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_FREED_WHEN_PUT(test, &map);
 }
 
 /* Migration. */
@@ -2190,15 +2182,11 @@ static void a_migrated_thp_is_not_marked(struct kunit *test)
 	migration_ends(test, &map);
 	EXPECT_PARTIALLY_MAPPED(test, 0);
 	EXPECT_QUEUED(test, 1);
-	put_mapped(&map);
-	zap_rest(&map);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_FREED_WHEN_PUT(test, &map);
 }
 
 static void a_half_unmapped_while_migrated_is_seen(struct kunit *test)
 {
-	struct ds_context *ctx = test->priv;
 	struct mapped map;
 
 	map_thp(test, &map);
@@ -2211,10 +2199,7 @@ static void a_half_unmapped_while_migrated_is_seen(struct kunit *test)
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 
-	put_mapped(&map);
-	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_SPLIT_WHEN_PUT(test, &map);
 	zap_rest(&map);
 }
 
@@ -2316,8 +2301,7 @@ static void a_thp_of_a_file_is_split_without_the_queue(struct kunit *test)
 	zap_half(&map);
 	/* The PMD knew. */
 	KUNIT_EXPECT_TRUE(test, folio_test_dirty(map.folio));
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 
 	folio_lock(map.folio);
 	/* Not with a reference too many, from the beginning or just before the freeze. */
@@ -2350,8 +2334,7 @@ static void a_thp_of_a_file_is_truncated_without_the_queue(struct kunit *test)
 	/* To half of it; what is left is split, and the rest does not come back. */
 	KUNIT_EXPECT_EQ(test, (long)vfs_truncate(&file->f_path, HPAGE_PMD_SIZE / 2), 0L);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), 0);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	expect_contents(test, &map, HPAGE_PMD_NR / 2, HPAGE_PMD_NR / 2);
 	zap_rest(&map);
 }
@@ -2368,8 +2351,7 @@ static void a_thp_of_a_file_is_migrated_without_the_queue(struct kunit *test)
 	remove_migration_ptes(map.folio, map.folio, 0);
 	folio_unlock(map.folio);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_QUEUE]), 0);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	expect_contents(test, &map, HPAGE_PMD_NR, HPAGE_PMD_NR);
 	put_mapped(&map);
 	zap_rest(&map);
@@ -2463,8 +2445,7 @@ static void migration_splits_a_partially_mapped_thp(struct kunit *test)
 	put_mapped(&map);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 	migrate_now(test, &map);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	expect_contents(test, &map, LARGE_NR / 2, LARGE_NR);
 	zap_rest(&map);
 }
@@ -2524,8 +2505,7 @@ static void a_held_folio_can_be_freed(struct kunit *test)
 	ctx->nr--;
 	folio_put(folio);
 	let_go(test, scan, hold);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 static void a_held_thp_can_be_unmapped_and_freed(struct kunit *test)
@@ -2543,14 +2523,12 @@ static void a_held_thp_can_be_unmapped_and_freed(struct kunit *test)
 	zap_rest(&map);
 	put_mapped(&map);
 	let_go(test, scan, hold);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 /* B22 */
 static void a_held_folio_unmapped_meanwhile_is_queued_once(struct kunit *test)
 {
-	struct ds_context *ctx = test->priv;
 	struct ds_thread *scan;
 	struct ds_hold *hold;
 	struct mapped map;
@@ -2572,10 +2550,7 @@ static void a_held_folio_unmapped_meanwhile_is_queued_once(struct kunit *test)
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 
-	put_mapped(&map);
-	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_SPLIT_WHEN_PUT(test, &map);
 	zap_rest(&map);
 }
 
@@ -2594,8 +2569,7 @@ static void a_held_folio_unmapped_meanwhile_is_split(struct kunit *test)
 	/* On the queue again, and nobody but the scan has a reference: it splits. */
 	put_mapped(&map);
 	let_go(test, scan, hold);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	zap_rest(&map);
 }
 
@@ -2655,10 +2629,7 @@ static void unmap_at_unlink(struct kunit *test, bool in_two_steps)
 	EXPECT_ON_QUEUE(test, map.folio);
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
-	put_mapped(&map);
-	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_SPLIT_WHEN_PUT(test, &map);
 	zap_rest(&map);
 }
 
@@ -2723,8 +2694,7 @@ static void a_folio_that_is_being_freed_is_left_alone(struct kunit *test)
 	EXPECT_QUEUED(test, 1);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 	let_go(test, put, hold);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 /* B49 */
@@ -2777,8 +2747,7 @@ static void what_a_scan_holds_does_not_migrate(struct kunit *test)
 	scan = hold_in_scan(test, map.folio, &hold);
 	/* Not without its reference. And so it is whole, and in its place, when it is let go. */
 	KUNIT_EXPECT_NE(test, migrate_now(test, &map), 0UL);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	let_go(test, scan, hold);
 	KUNIT_EXPECT_FALSE(test, folio_test_large(map.folio));
 	EXPECT_QUEUED(test, 0);
@@ -3095,8 +3064,7 @@ static void a_memcg_goes_offline(struct kunit *test)
 	EXPECT_QUEUED_AT(test, &before, ctx->here.memcg == before.memcg ? 2 : 0);
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 	put_folios(ctx);
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 }
 
 #ifdef SPLIT_QUEUE_GOES_TO_PARENT
@@ -3167,8 +3135,7 @@ static void reclaim_of_a_memcg_splits_what_it_has_queued(struct kunit *test)
 	/* The memcg's bit for the shrinker says that there is something. */
 	shrink_slab(GFP_KERNEL, folio_nid(map.folio), ctx->here.memcg, 0);
 	KUNIT_EXPECT_FALSE(test, folio_test_large(map.folio));
-	EXPECT_QUEUED(test, 0);
-	EXPECT_PARTIALLY_MAPPED(test, 0);
+	EXPECT_NOTHING_LEFT(test);
 	zap_rest(&map);
 }
 

@@ -37,6 +37,7 @@ VICTIMS = {
     "folio_split_queue_lock_irqsave": (("scan",), ("partial", "underused+pinned")),
     "split_queue_del": (("scan",), ("queued", "partial")),
     "split_queue_add": (("munmap-half",), ("queued", "queued+root")),
+    "__split_queue_add": (("munmap-half", "scan"), ("queued", "partial")),
     "deferred_split_folio": (("munmap-half",), ("queued", "queued+root")),
     "__folio_unqueue_deferred_split": (("munmap-all", "exit"), ("queued", "partial",
                                                                 "partial+64k")),

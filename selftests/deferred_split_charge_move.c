@@ -291,7 +291,8 @@ TEST_F(charge, queued_thps_stay_whole)
 
 /* Functions in which the shrinker puts a folio back. */
 static const char * const functions[] = {
-	"deferred_split_requeue", "folio_split_queue_lock_irqsave", "split_queue_add", NULL
+	"deferred_split_requeue", "folio_split_queue_lock_irqsave", "split_queue_add",
+	"__split_queue_add", NULL
 };
 
 struct tally {

@@ -962,6 +962,7 @@ static struct victim {
 	{ "deferred_split_isolate", 8, true },
 	{ "deferred_split_requeue", 8, true },
 	{ "split_queue_add", 3 },
+	{ "__split_queue_add", 3 },
 	{ "split_queue_del", 3 },
 	{ "deferred_split_folio", 4 },
 	{ "__folio_unqueue_deferred_split", 3 },

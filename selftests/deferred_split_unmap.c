@@ -69,7 +69,7 @@ struct tally {
 /* The functions in which the scanner takes folios off the queue and puts them back. */
 static const char * const functions[] = {
 	"deferred_split_scan", "deferred_split_batch", "deferred_split_isolate",
-	"deferred_split_requeue", "split_queue_add", "split_queue_del",
+	"deferred_split_requeue", "split_queue_add", "__split_queue_add", "split_queue_del",
 	/* 7.2 and later */
 	"list_lru_isolate", "list_lru_isolate_move", "__list_lru_add", "__list_lru_del",
 	NULL
