@@ -42,6 +42,8 @@ variable     default              meaning
   MUTANT     -                    a known bug put back on top of the series: its id, a
                                   patch; all: one kernel for all, all:ID with that one
   M          all                  make mutants: ids, or a patch that somebody wrote
+  EVERY      0                    1: make mutants runs every detector, not only what a
+                                  mutant's header names and KUnit (hours)
   DEBUG      lockdep,list,vm      list of lockdep list vm kasan kcsan preempt_none hmm gcov
                                   (make explore, make replay: list,vm; make bench: none)
   LINUX      -                    a kernel tree to use instead; it is only read

@@ -20,9 +20,13 @@ green. A mutant that is not caught by what its header names fails, and so does o
 that nothing catches. The time is that of the test in the guest, or of the explorer,
 up to the first thing that is wrong.
 
-Several run at a time, as processors and memory allow (--parallel). Without --only
-(M) and --tests (TESTS) the table in patches/mutants/README.md is written. With --named only what the headers name is run, and the series is explored
-in the schedules of make check instead of in all of these.
+Each meets what its header names and the KUnit suite; with --every (EVERY=1), and if
+it names nothing, all that make run has, and the explorer's schedules of make check.
+With --tests (TESTS) these tests instead. Several mutants run at a time, as processors
+and memory allow (--parallel). Without --only (M) and --tests the table in
+patches/mutants/README.md is written, and which of KUnit's cases no mutant turned red.
+With --named only what the headers name is run, and the series is explored in the
+schedules of make check instead of in all of these.
 """
 import argparse
 import concurrent.futures
@@ -133,6 +137,7 @@ class Cell:
 
     def __init__(self, state, seconds=None, detail="", matches=True):
         self.state, self.seconds, self.detail, self.matches = state, seconds, detail, matches
+        self.cases = {}         # of KUnit: what it said, by name
 
     def __str__(self):
         return "%.1f" % self.seconds if self.state == RED else \
@@ -211,6 +216,21 @@ def kunit_seconds(where, fallback):
                                     any(p.search(line) for p in judge.SPLATS)):
             return float(m.group(1)) - start
     return fallback
+
+
+def kunit_cases(text):
+    """The suite's cases and what each said, "ok" or "not ok"; not each parameter's."""
+    return {name: word for word, name in re.findall(
+        r"^(?:\[[^]]*\] )?    (ok|not ok) \d+ (\w+)$", judge.clean(text), re.M)}
+
+
+def unbroken_cases(rows):
+    """(cases of the suite, those of them that no mutant turned red), by the rows."""
+    cells = [c for r in rows if not r.mutant for d, c in r.cells.items() if d.startswith("kunit/")]
+    every = {name for c in cells for name in c.cases}
+    red = {name for r in rows if r.mutant for c in r.cells.values()
+           for name, word in c.cases.items() if word == "not ok"}
+    return sorted(every), sorted(every - red)
 
 
 class Bench:
@@ -294,6 +314,8 @@ def run_selftests(bench, built, mutant, tests, where):
         else:
             cells[test] = Cell(GREEN if row["verdict"] == judge.PASS else NONE,
                                row["seconds"], row.get("detail") or "")
+        if row is not None and test.startswith("kunit/"):
+            cells[test].cases = kunit_cases(judge.read(row["run"], "console.log"))
     return cells
 
 
@@ -347,13 +369,25 @@ def combination(parts, name, symbols):
                                resolve(victim2, name, symbols))
 
 
-def run_mutant(bench, mutant, built, symbols, tests, named, seconds, everybody=()):
-    """All detectors of one mutant, or those that its header names; or of none (None)."""
+def runs(test, mutant, named, every, chosen):
+    """Does a test run on this mutant (None: the series)?
+
+    every, or nothing in the header: all but those that only run where they are named;
+    chosen: what --tests (TESTS) says.
+    """
+    if not mutant or test in mutant.red:
+        return True
+    if named or test in WHERE_NAMED:
+        return False
+    return chosen or every or not mutant.named or test.startswith("kunit/")
+
+
+def run_mutant(bench, mutant, built, symbols, tests, named, seconds, everybody=(), every=False):
+    """The detectors of one mutant, or those that its header names; or of none (None)."""
     row = Row(mutant)
     name = mutant.name if mutant else None
     where = os.path.join(bench.where, name or "none")
-    wanted = [t for t in tests if (mutant and t[0] in mutant.red) or not mutant or
-              (not named and t[0] not in WHERE_NAMED)]
+    wanted = [t for t in tests if runs(t[0], mutant, named, every, bench.args.tests)]
     if wanted:
         row.cells.update(run_selftests(bench, built, mutant, wanted, where))
     if mutant:
@@ -366,7 +400,7 @@ def run_mutant(bench, mutant, built, symbols, tests, named, seconds, everybody=(
     if schedules:
         row.cells[EXPLORER] = explore_some(bench, built, schedules,
                                            os.path.join(where, "explore"))
-    if not named and mutant and not bench.args.tests:
+    if mutant and not named and (every or not mutant.named) and not bench.args.tests:
         quick = [(explore.Combination(resolve(v, name, symbols), *rest), ())
                  for v, *rest in explore.QUICK]
         row.cells[QUICK] = explore_some(bench, built, quick, os.path.join(where, "quick"))
@@ -429,7 +463,8 @@ def fits(parallel, mem):
     return min(parallel, most)
 
 
-def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Progress):
+def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Progress,
+           every=False):
     """Run the chosen mutants and, first, none of them: (rows, bench)."""
     clock = clock or common.Clock()
     boot.check_size(args)
@@ -443,12 +478,11 @@ def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Pr
         clock.lap("litmus")
     parallel = fits(parallel, args.mem)
     progress = show(len(jobs))
-    if named:       # of the tests, those that any of them is for
-        some = {t for m in chosen for t in m.red}
-        tests = [t for t in tests if t[0] in some]
+    # The series meets what any of them does.
+    tests = [t for t in tests if any(runs(t[0], m, named, every, args.tests) for m in chosen)]
 
     def one(job):
-        row = run_mutant(bench, *job, tests, named, seconds, chosen)
+        row = run_mutant(bench, *job, tests, named, seconds, chosen, every)
         progress(row)
         return row
 
@@ -511,7 +545,7 @@ def machine():
     return "%s, %d CPUs" % (model, len(os.sched_getaffinity(0)))
 
 
-def write_readme(rows, bench, path=README, named=False):
+def write_readme(rows, bench, path=README, ran=""):
     """Replace the table of this base and architecture, or append it."""
     info = bench.built.info
     mark = "%s %s" % (info["base"], info["arch"])
@@ -522,9 +556,13 @@ def write_readme(rows, bench, path=README, named=False):
                  info["source"], "" if not bench.alone else " but for %s" % " ".join(bench.alone),
                  bench.accel, bench.args.smp, max(bench.args.smp, explore.CPUS),
                  time.strftime("%Y-%m-%d"), machine(),
-                 "; of the detectors those that the header names" if named else "",
-                 summary(rows)), "",
-             table(rows), end]
+                 ran, summary(rows)), "", table(rows)]
+    cases, left = unbroken_cases(rows)
+    if cases:
+        lines += ["", "Of the %d cases of the KUnit suite %d were turned red by a mutant or more%s." % (
+            len(cases), len(cases) - len(left),
+            "; not by any: %s" % ", ".join("`%s`" % c for c in left) if left else "")]
+    lines.append(end)
     with open(path) as f:
         text = f.read()
     if begin in text:
@@ -541,8 +579,11 @@ def arguments():
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("-m", "--only", default=env("M") or "", metavar="ID-OR-PATCH",
                         help="ids, or a patch that somebody wrote (M, all)")
-    parser.add_argument("--named", action="store_true",
-                        help="only the detectors that the headers name")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--named", action="store_true",
+                       help="only the detectors that the headers name")
+    which.add_argument("--every", action="store_true", default=env("EVERY", "0") == "1",
+                       help="every detector (EVERY=1)")
     parser.add_argument("--time", default=env("TIME") or "0",
                         help="seconds of torture for each, too (TIME, 0)")
     parser.add_argument("--parallel", type=int, default=default_parallel(), metavar="N",
@@ -561,14 +602,16 @@ def verb():
     seconds = torture.number("TIME", args.time, 0)
     clock = common.Clock()
     rows, bench = matrix(args, chosen or find(args.base), args.named, seconds, args.parallel,
-                         clock)
+                         clock, every=args.every)
     say(table(rows))
     if judge.limits_of(args.arch):
         say(judge.limits_of(args.arch))
     say("case files: %s" % bench.where)
     say(clock.report())
     if not chosen and not args.tests:
-        write_readme(rows, bench, named=args.named)
+        write_readme(rows, bench, ran="" if args.every else
+                     "; of the detectors those that the header names%s" % (
+                         "" if args.named else " and the KUnit suite"))
         say("written: %s" % README)
     good = all(r.good for r in rows)
     say("verdict: %s (%s)" % (judge.PASS if good else judge.FAIL, summary(rows)))

@@ -1714,6 +1714,33 @@ class Mutants(Sandbox):
             seen |= set(chosen)
         self.assertEqual(seen, set(known))
 
+    def test_cases_that_no_mutant_turned_red(self):
+        Cell = self.mutants.Cell
+        said = ("[    1.0]     ok 1 a_case\n[    1.1]         ok 1 order 2\n"
+                "[    1.2]         not ok 2 order_4\n[    1.3]     %s 2 b_case\n"
+                "[    1.4]     ok 3 c_case # SKIP no memcg\n[    1.5]     ok 4 d_case\n"
+                "[    1.6] not ok 1 deferred_split\n")
+        rows = [self.row(None, kunit=Cell("green", 1)),
+                self.row(self.mutant(""), kunit=Cell("red", 1))]
+        for row, word in zip(rows, ("ok", "not ok")):
+            row.cells["kunit/deferred_split"].cases = self.mutants.kunit_cases(said % word)
+        self.assertEqual(self.mutants.unbroken_cases(rows),
+                         (["a_case", "b_case", "d_case"], ["a_case", "d_case"]))
+        self.assertEqual(self.mutants.unbroken_cases(rows[1:]), ([], []))
+
+    def test_what_a_mutant_meets(self):
+        runs, kunit = self.mutants.runs, "kunit/deferred_split"
+        named, theirs = self.mutant("Red: selftests/whole X\n"), self.mutant("")
+        seldom = self.mutants.WHERE_NAMED[0]
+        for mutant, test, strict, usual, every in (
+                (named, "selftests/whole", True, True, True), (named, kunit, False, True, True),
+                (named, "selftests/scan", False, False, True), (named, seldom, False, False, False),
+                (theirs, "selftests/scan", False, True, True), (None, "selftests/scan", True, True, True)):
+            self.assertEqual(runs(test, mutant, True, False, ""), strict, test)
+            self.assertEqual(runs(test, mutant, False, False, ""), usual, test)
+            self.assertEqual(runs(test, mutant, False, True, ""), every, test)
+        self.assertTrue(runs("selftests/scan", named, False, False, "scan"))
+
     def test_when_kunit_saw_it(self):
         self.write("console.log", "[    1.000] x\n[    2.500]     # Subtest: deferred_split\n"
                    "[    2.600]     ok 1 a\n[    3.250]     not ok 2 b\n")
