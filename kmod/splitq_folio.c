@@ -11,7 +11,7 @@
  * memcg is the inode of the memcg that it is charged to, 0: none. With the word
  * "pin" behind the address the file keeps a reference to the folio until it is
  * closed or written again, with "lock" the folio's lock as well (-EAGAIN: somebody
- * else has it).
+ * else has it), with "dma" a pin as for a device (FOLL_PIN) instead.
  *
  * list: empty (both pointers are the entry itself), torn (one is: a
  * list_del_init() is between its two stores), linked (the neighbours agree),
@@ -46,7 +46,7 @@
 struct folio_query {
 	struct mutex mutex;		/* writers: of all below */
 	struct folio *kept;
-	bool locked;
+	bool locked, dma;
 	int len;
 	char answer[224];
 };
@@ -118,8 +118,12 @@ static void folio_query_drop(struct folio_query *q)
 		return;
 	if (q->locked)
 		folio_unlock(q->kept);
-	folio_put(q->kept);
+	if (q->dma)
+		unpin_user_page(&q->kept->page);
+	else
+		folio_put(q->kept);
 	q->locked = false;
+	q->dma = false;
 	q->kept = NULL;
 }
 
@@ -166,19 +170,32 @@ struct folio *splitq_get_folio(struct mm_struct *mm, unsigned long addr)
 	return page_folio(page);
 }
 
-static struct folio *folio_find(int nr, unsigned long addr)
+/* The same, as a device would have it: FOLL_PIN, for unpin_user_page(). */
+static struct folio *folio_pin_dma(struct mm_struct *mm, unsigned long addr)
+{
+	struct page *page;
+	long ret;
+
+	mmap_read_lock(mm);
+	ret = pin_user_pages_remote(mm, addr, 1, FOLL_WRITE, &page, NULL);
+	mmap_read_unlock(mm);
+	if (ret != 1)
+		return ERR_PTR(ret < 0 ? ret : -EFAULT);
+	return page_folio(page);
+}
+
+static struct folio *folio_find(int nr, unsigned long addr, bool dma)
 {
 	struct mm_struct *mm = splitq_get_mm(nr);
 	struct folio *folio;
 
 	if (IS_ERR(mm))
 		return ERR_CAST(mm);
-	folio = splitq_get_folio(mm, addr);
+	folio = dma ? folio_pin_dma(mm, addr) : splitq_get_folio(mm, addr);
 	mmput(mm);
 	return folio;
 }
 
-/* What is at this place in memory? Nobody may be asked to keep it there. */
 /*
  * Freeing a folio clears ->mapping of its pages, and that is where the second
  * store of a list_del_init() goes.
@@ -192,6 +209,7 @@ static bool folio_written_after_free(const struct folio *folio)
 	       READ_ONCE(folio->_deferred_list.prev) == &folio->_deferred_list;
 }
 
+/* What is at this place in memory? Nobody may be asked to keep it there. */
 static int folio_peek(struct folio_query *q, unsigned long pfn)
 {
 	struct folio *folio;
@@ -216,6 +234,7 @@ static ssize_t folio_query_write(struct file *file, const char __user *ubuf, siz
 	struct folio *folio;
 	unsigned long addr;
 	int nr, words, err;
+	bool dma;
 
 	if (len >= sizeof(buf))
 		return -EINVAL;
@@ -229,15 +248,16 @@ static ssize_t folio_query_write(struct file *file, const char __user *ubuf, siz
 		return err ?: len;
 	}
 	words = sscanf(buf, "%d %lx %7s", &nr, &addr, word);
-	if (words < 2 || (words == 3 && strcmp(word, "pin") && strcmp(word, "lock"))) {
-		pr_err("folio: '%s' is not \"PID HEX-ADDRESS [pin|lock]\" or \"pfn HEX-PFN\"\n",
+	dma = !strcmp(word, "dma");
+	if (words < 2 || (words == 3 && !dma && strcmp(word, "pin") && strcmp(word, "lock"))) {
+		pr_err("folio: '%s' is not \"PID HEX-ADDRESS [pin|lock|dma]\" or \"pfn HEX-PFN\"\n",
 		       strim(buf));
 		return -EINVAL;
 	}
 
 	mutex_lock(&q->mutex);
 	folio_query_drop(q);
-	folio = folio_find(nr, addr);
+	folio = folio_find(nr, addr, dma);
 	if (IS_ERR(folio)) {
 		mutex_unlock(&q->mutex);
 		return PTR_ERR(folio);
@@ -248,7 +268,10 @@ static ssize_t folio_query_write(struct file *file, const char __user *ubuf, siz
 		return -EAGAIN;
 	}
 	q->locked = !strcmp(word, "lock");
-	q->len = folio_describe(folio, 1, q->answer, sizeof(q->answer));
+	q->dma = dma;
+	/* A pin of a small folio is many references. */
+	q->len = folio_describe(folio, dma && !folio_test_large(folio) ? GUP_PIN_COUNTING_BIAS : 1,
+				q->answer, sizeof(q->answer));
 	if (word[0])
 		q->kept = folio;
 	else

@@ -242,7 +242,10 @@ int ds_folio(pid_t pid, const void *addr, struct ds_folio *folio);
  * that, and somebody has written to its list since it was freed.
  */
 int ds_folio_peek(unsigned long pfn, struct ds_folio *folio);
-/* Keep a reference ("pin"), or the lock as well ("lock"), until the returned fd is closed. */
+/*
+ * Keep a reference ("pin"), the lock as well ("lock"), or a pin as for a device ("dma")
+ * until the returned fd is closed.
+ */
 int ds_folio_keep(pid_t pid, const void *addr, const char *how);
 /* NULL if the module's audit finds all queues in order, else the first thing it found. */
 bool ds_have_audit(void);

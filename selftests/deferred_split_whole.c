@@ -7,13 +7,20 @@
  * migration, by reclaim and by the shrinker, although all of it is mapped. For a
  * THP whose PMD was split, and for an mTHP, which is mapped by PTEs always.
  *
+ * swapping_out_does_not_mark: nor is reclaim a partial unmap, which removes the PTEs
+ * one by one as well, with the folio in the swap cache. Nothing would end the mark.
+ *
  * mlocked_is_not_split: a THP that is underused is split so that its zero-filled
  * pages can be freed. Those of an mlocked one are not, so it must not be split.
+ *
+ * pinned_is_dropped: one that a device has pinned is not split either, and not tried
+ * in each scan for as long as the device likes. Needs the module.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -101,6 +108,35 @@ TEST_F(move, moving_does_not_mark)
 	}
 }
 
+TEST_F(move, swapping_out_does_not_mark)
+{
+	size_t size = variant->mthp ? MTHP_SIZE : ds_thp_size();
+	long marked = ds_size_stat(size, "nr_anon_partially_mapped"), was = marked + 1;
+	/* Larger than it: or there may be no room for it in one piece. */
+	const char *why = ds_swap_create(64UL << 20);
+	long whole = ds_size_stat(size, "swpout");
+	int i;
+
+	if (why)
+		SKIP(return, "%s", why);
+	ASSERT_GE(marked, 0);
+	memset(self->folio, 0x5a, size);
+	/* It goes when nobody else happens to have a reference to it. */
+	for (i = 0; i < 50 && ds_node_of(0, self->folio) >= 0; i++) {
+		ASSERT_EQ(0, madvise(self->folio, size, MADV_PAGEOUT));
+		usleep(10000);
+	}
+	if (i == 50 || ds_size_stat(size, "swpout") == whole)
+		SKIP(return, "VACUOUS: it was not swapped out in one piece");
+	/* The last reference to it may be somebody's who drains in a moment. */
+	for (i = 0; i < 50 && was != marked; i++) {
+		was = ds_size_stat(size, "nr_anon_partially_mapped");
+		usleep(10000);
+	}
+	EXPECT_EQ(marked, was) TH_LOG("MARKED: partially mapped, and all was swapped out");
+	EXPECT_EQ(0x5a, self->folio[size - 1]);
+}
+
 FIXTURE(lock) {
 	struct ds_memcg memcg;
 	char *thp;
@@ -145,6 +181,22 @@ TEST_F(lock, mlocked_is_not_split)
 	ASSERT_EQ(0, mlock(self->thp, ds_thp_size()));
 	scan_all(&self->memcg);
 	EXPECT_TRUE(ds_is_thp(self->thp)) TH_LOG("SPLIT: mlocked, so nothing could be freed");
+	EXPECT_EQ(1, self->thp[0]);
+}
+
+TEST_F(lock, pinned_is_dropped)
+{
+	int fd;
+
+	if (!ds_have_module())
+		SKIP(return, "needs the module splitq, for a pin");
+	fd = ds_folio_keep(getpid(), self->thp, "dma");
+	ASSERT_GE(fd, 0);
+	scan_all(&self->memcg);
+	EXPECT_TRUE(ds_is_thp(self->thp)) TH_LOG("SPLIT: it is pinned");
+	EXPECT_EQ(0, ds_count(&self->memcg))
+		TH_LOG("PINNED: it is on the queue, for each scan to try it again");
+	close(fd);
 	EXPECT_EQ(1, self->thp[0]);
 }
 
