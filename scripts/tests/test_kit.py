@@ -1567,6 +1567,46 @@ class Bench(Sandbox):
         return types.SimpleNamespace(bench="quick", only="", det=False, series="1")
 
 
+class Guests(unittest.TestCase):
+    """As many guests as it takes, and no more."""
+
+    def guests(self, tests, judged):
+        """What run_tests() boots, and its rows; judged: for each guest (rows, left)."""
+        booted, judged = [], iter(judged)
+        kernel = types.SimpleNamespace(has_kunit=True, arch="x86_64")
+        built = types.SimpleNamespace(kernel=kernel, info={"label": "series"})
+        args = types.SimpleNamespace(smp=2, mem=1024, det=False)
+
+        def boot(built, where, pending, *rest, kunit, **kw):
+            booted.append((kunit, [t[0] for t in pending]))
+
+        with unittest.mock.patch("boot.boot", boot), \
+                unittest.mock.patch("run.skipped", lambda *a: []), \
+                unittest.mock.patch("judge.judge_run", lambda where: next(judged)):
+            rows = run.run_tests(built, [(t, 60, t) for t in tests], args, "tcg", "/x", show=False)
+        return booted, [(r["test"], r["verdict"]) for r in rows]
+
+    def test_a_suite_that_kills_the_boot_leaves_the_others(self):
+        tests = ["kunit/s", "selftests/a", "selftests/b"]
+        died = [{"test": "boot", "verdict": "FAIL", "detail": "splat"}], tests
+        hung = [{"test": "kunit/s", "verdict": "FAIL", "detail": "HANG"}], tests
+        went = [{"test": t, "verdict": "PASS", "detail": ""} for t in tests[1:]], []
+        booted, rows = self.guests(tests, [died, went])
+        self.assertEqual(booted, [(True, tests), (False, tests[1:])])
+        self.assertEqual(rows, [("boot", "FAIL"), ("kunit/s", "ERROR"),
+                                ("selftests/a", "PASS"), ("selftests/b", "PASS")])
+        _, rows = self.guests(tests, [hung, went])
+        self.assertEqual(rows, [("kunit/s", "FAIL"), ("selftests/a", "PASS"),
+                                ("selftests/b", "PASS")])
+
+    def test_a_guest_that_does_not_come_up_is_not_tried_again(self):
+        died = [{"test": "boot", "verdict": "ERROR", "detail": "x"}]
+        for tests in (["selftests/a", "selftests/b"], ["kunit/s"]):
+            booted, rows = self.guests(tests, [(died, tests)])
+            self.assertEqual(len(booted), 1)
+            self.assertEqual(rows[1:], [(t, "ERROR") for t in tests])
+
+
 class Mutants(Sandbox):
     HEADER = "Subject: mm/thp: mutant X1: a bug\n\nhistory\n%s---\ndiff\n"
 
