@@ -57,7 +57,7 @@
 #define LOW_ADDR	0x10000000UL	/* walked before what mmap() chooses */
 #define LOW_SIZE	(768UL * sysconf(_SC_PAGESIZE))
 #define NR_THPS		4
-#define HOLD_MS		25
+#define HOLD_MS		60
 #define CPU_MOVE	0
 #define CPU_SCAN	1
 #define MAX_SYMBOLS	8
