@@ -407,7 +407,8 @@ static void report_all_counts(const char *path)
 
 	while (dir && (d = readdir(dir))) {
 		length = snprintf(below, sizeof(below), "%s/%s", path, d->d_name);
-		if (d->d_name[0] == '.' || length >= sizeof(below))
+		/* Other names with a dot are directories of where the kernel was built. */
+		if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, "..") || length >= sizeof(below))
 			continue;
 		if (d->d_type == DT_DIR)
 			report_all_counts(below);
