@@ -92,6 +92,7 @@ CPUS = 4            # of the guest: two actors, the owner, and who directs them
 # In 7.3 migration decides before its freeze whether the destination is to be queued.
 PAIRS_7 = PAIRS[:1] + (
     ("deferred_split_scan", "scan", "migrate_pages_batch", "migrate", "underused"),
+    ("deferred_split_scan", "scan", "__folio_migrate_mapping", "migrate", "underused"),
     ("deferred_split_scan", "scan", "__folio_unqueue_deferred_split", "munmap-all", "partial"),
     ("deferred_split_folio", "munmap-half", "deferred_split_scan", "scan", "queued"),
     ("migrate_pages_batch", "migrate", "deferred_split_scan", "scan", "underused"),
