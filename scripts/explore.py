@@ -34,6 +34,9 @@ VICTIMS = {
     "deferred_split_scan": (("scan",), (
         "queued", "underused", "partial", "partial+64k", "partial+root", "underused+locked",
         "partial+locked", "partial+pinned", "underused+pinned")),
+    # These two only where the compiler has not put them into the above.
+    "deferred_split_isolate": (("scan",), ("queued", "partial")),
+    "deferred_split_requeue": (("scan",), ("partial", "underused+pinned")),
     "folio_split_queue_lock_irqsave": (("scan",), ("partial", "underused+pinned")),
     "split_queue_del": (("scan",), ("queued", "partial")),
     "split_queue_add": (("munmap-half",), ("queued", "queued+root")),
