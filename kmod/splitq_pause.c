@@ -8,6 +8,7 @@
  *	echo "deferred_split_scan+0x1b2 pid=123 hold_ms=200" > splitq/pause
  *	cat splitq/pause
  *	id=0 state=held point=deferred_split_scan+0x1b2/0x6f0 hits=1 held_us=0
+ *	(and at a return ret=0x1f, what the function returns)
  *	echo 0 > splitq/release
  *	echo off > splitq/pause
  *
@@ -109,6 +110,8 @@ struct pause_slot {
 	atomic_t hits;
 	u64 held_ns;
 	unsigned long address;
+	bool is_return;
+	unsigned long ret;		/* what the function returns, if it is */
 	struct pause_want want;
 };
 
@@ -192,6 +195,8 @@ static void pause_slot_hit(struct pause_slot *slot, struct pause_point *point,
 	if (atomic_inc_return(&slot->hits) <= want->skip)
 		return;
 	hold_ms = want->hold_ms;
+	if (point->is_return)
+		WRITE_ONCE(slot->ret, regs_return_value(regs));
 	/* A full barrier: all of @want was read before. */
 	if (atomic_cmpxchg(&slot->state, armed, held) != armed)
 		return;
@@ -478,6 +483,7 @@ static int pause_arm(char *line)
 	atomic_set(&slot->hits, 0);
 	WRITE_ONCE(slot->held_ns, 0);
 	WRITE_ONCE(slot->address, (unsigned long)want.point->rp.kp.addr);
+	WRITE_ONCE(slot->is_return, is_return);
 	atomic_set_release(&slot->state, state | PAUSE_ARMED);
 	return 0;
 }
@@ -508,7 +514,7 @@ static ssize_t pause_write(struct file *file, const char __user *ubuf, size_t le
 
 static ssize_t pause_read(struct file *file, char __user *ubuf, size_t len, loff_t *pos)
 {
-	char buf[NR_SLOTS * 128];
+	char buf[NR_SLOTS * 160];
 	int id, n = 0;
 
 	/* No mutex: this is polled while a CPU is held. */
@@ -516,13 +522,16 @@ static ssize_t pause_read(struct file *file, char __user *ubuf, size_t len, loff
 		struct pause_slot *slot = &pause_slots[id];
 		int state = atomic_read(&slot->state) & PAUSE_STATE_MASK;
 
-		if (state != PAUSE_OFF)
-			n += scnprintf(buf + n, sizeof(buf) - n,
-				       "id=%d state=%s point=%pS hits=%d held_us=%llu\n", id,
-				       pause_state_names[state],
-				       (void *)READ_ONCE(slot->address),
-				       atomic_read(&slot->hits),
-				       READ_ONCE(slot->held_ns) / 1000);
+		if (state == PAUSE_OFF)
+			continue;
+		n += scnprintf(buf + n, sizeof(buf) - n,
+			       "id=%d state=%s point=%pS hits=%d held_us=%llu", id,
+			       pause_state_names[state], (void *)READ_ONCE(slot->address),
+			       atomic_read(&slot->hits), READ_ONCE(slot->held_ns) / 1000);
+		if (state != PAUSE_ARMED && READ_ONCE(slot->is_return))
+			n += scnprintf(buf + n, sizeof(buf) - n, " ret=0x%lx",
+				       READ_ONCE(slot->ret));
+		n += scnprintf(buf + n, sizeof(buf) - n, "\n");
 	}
 	if (!n)
 		n = scnprintf(buf, sizeof(buf), "state=off\n");

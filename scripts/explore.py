@@ -71,7 +71,8 @@ VICTIMS_7 = {
 OWNERS = ("munmap-half", "munmap-all", "dontneed-half", "free-half", "mremap-half", "fork-exit",
           "exit", "write-fault", "mlock-half", "soft-offline")
 FOREIGN = ("scan", "migrate", "pageout", "collapse", "split-debugfs", "cgroup-remove",
-           "charge-move")
+           "charge-move", "pageout-v1")
+V1 = ("charge-move", "pageout-v1")      # of 6.12 only
 OPERATIONS = OWNERS + FOREIGN
 # With locks, pins and sizes on top, what can meet them; and in long functions.
 FEW = ("munmap-half", "munmap-all", "scan", "migrate", "split-debugfs",
@@ -132,7 +133,7 @@ class Combination:
 
     @property
     def v1(self):
-        return "charge-move" in (self.action, self.op)
+        return any(o in (self.action, self.op) for o in V1)
 
     def count(self, *outcomes):
         return sum(p[1] in outcomes for p in self.points)
@@ -191,7 +192,11 @@ def plan(victims, operations, states, base="6.12"):
                     if not operations and action in OWNERS and op in ("collapse", "charge-move"):
                         continue
                     # The root memcg cannot be removed, charges move in a hierarchy of their own.
-                    if "root" in state and op in ("cgroup-remove", "charge-move"):
+                    if "root" in state and op in ("cgroup-remove",) + V1:
+                        continue
+                    # The same as pageout, but for where its memcg is.
+                    if op == "pageout-v1" and (table is not VICTIMS or not operations and (
+                            victim, state) != ("deferred_split_scan", "queued")):
                         continue
                     # Gone since 6.14; and what is mapped by PTEs is not moved.
                     if "charge-move" in (action, op) and \

@@ -326,6 +326,8 @@ const struct ds_action ds_actions[] = {
 	{ .name = "migrate", .run = migrate, .leaves = DS_WHOLE, .effect = DS_MOVED,
 	  .stages = { "migrate_pages_batch", "migrate_pages" } },
 	{ .name = "pageout", .run = pageout, .effect = DS_SPLIT },
+	/* In 6.12 the swap is charged, and the folio's memcg gone before it is freed. */
+	{ .name = "pageout-v1", .v1 = true, .run = pageout, .effect = DS_SPLIT },
 	{ .name = "collapse", .run = collapse, .leaves = DS_WHOLE, .effect = DS_COLLAPSED,
 	  .stages = { "hpage_collapse_scan_pmd", "collapse_scan_pmd" } },
 	{ .name = "split-debugfs", .run = split_debugfs, .effect = DS_SPLIT },

@@ -181,7 +181,7 @@ static void settle_again(struct explorer *x, const struct ds_action *action)
 			cannot("no process can be made");
 		s->owner = x->owner.pid;
 	}
-	if (action->v1) {
+	if (action->effect == DS_RECHARGED) {
 		struct ds_memcg to = s->other;
 
 		s->other = s->memcg;

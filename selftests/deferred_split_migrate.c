@@ -20,6 +20,8 @@
  * remove_migration_ptes(src, dst)
  *   STUCK ->  half of dst is unmapped, it is not marked, and no scan splits it
  *
+ * If all of it is unmapped meanwhile, it is not partially mapped (MARKED).
+ *
  * By move_pages() between nodes, compaction, reclaim to swap, and soft offline; the
  * last one takes memory out of use until the next boot and so runs only where that
  * can be undone, or with DS_SOFT_OFFLINE in the environment.
@@ -56,6 +58,9 @@ static const struct ds_race races[] = {
 	{ .name = "move_and_unmap_half", .bugs = "B28 B52",
 	  .actions = { "migrate", "munmap-half" }, .functions = { MOVE },
 	  .evidence = DS_SEE_MOVED },
+	/* Of migration entries, while it is held. */
+	{ .name = "move_and_unmap_all", .bugs = "B19", .never_marks = true, .pmd = true,
+	  .actions = { "migrate", "munmap-all" }, .functions = { MOVE } },
 	{ .name = "compact_partial", .bugs = "B21", .partial = true, .order = MTHP_ORDER,
 	  .actions = { "compact", "scan" }, .neighbours = 6,
 	  .evidence = DS_SEE_MOVED },

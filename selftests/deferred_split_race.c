@@ -9,6 +9,7 @@
  *	AUDIT		the module's audit has found something (module)
  *	LOST		marked partially mapped, and on no list (module)
  *	UNMARKED	partially mapped, and not marked so (module)
+ *	MARKED		all of it goes at once, and somebody took it for partially mapped
  *	UNSYNCED	a split came to an end, and the folio is whole and mapped (module)
  *	STUCK		a part of it is unmapped, and a scan does not split it
  *	FORGOTTEN	underused, whole, and a scan does not split it
@@ -19,7 +20,8 @@
  *
  * What needs no module is looked at through the folio itself, /proc/kpageflags and
  * the counts of its own memcg: so on a machine in use as well. But for LEAK, which
- * also compares nr_anon_partially_mapped of the whole machine.
+ * also compares nr_anon_partially_mapped of the whole machine, and MARKED, which
+ * compares its split_deferred.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -60,7 +62,7 @@ struct run {
 	struct ds_actor owner, foreign[2];
 	struct ds_subject subject;
 	double took[2];			/* seconds, of each action */
-	long marked, swpout;
+	long marked, swpout, deferred;
 	bool module;
 
 	/* What has happened. */
@@ -318,6 +320,9 @@ static void round_end(struct run *r, struct round *round)
 	word = ends_owner && !ends_memcg ? NULL : judge(r, round);
 	if (round->unsynced)
 		word = "UNSYNCED";
+	if (!word && r->race->never_marks &&
+	    ds_size_stat(s->size, "split_deferred") != r->deferred)
+		word = "MARKED";
 	if (word && !strcmp(word, "AUDIT"))
 		snprintf(detail, sizeof(detail), "%.100s", ds_audit_complaint() ?: "");
 	else if (word)
@@ -340,6 +345,7 @@ static void round_end(struct run *r, struct round *round)
 		red(r, round, word, detail);
 		r->marked = ds_size_stat(s->size, "nr_anon_partially_mapped");
 	}
+	r->deferred = ds_size_stat(s->size, "split_deferred");
 	for (i = 0; i < 2; i++)
 		if (round->ran[i] && !round->answers[i].result)
 			r->done[i]++;
@@ -648,6 +654,7 @@ static const char *run_setup(struct run *r)
 		return why;
 	start_owner(r);
 	r->marked = ds_size_stat(r->subject.size, "nr_anon_partially_mapped");
+	r->deferred = ds_size_stat(r->subject.size, "split_deferred");
 	return r->cannot;
 }
 

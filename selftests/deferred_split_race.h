@@ -37,6 +37,7 @@ enum ds_evidence {
  * @may_stay: it may be left whole and forgotten, see the file that says so
  * @split_must_wait: the second splits, and must not come to an end while the first is
  *	held and the folio is mapped
+ * @never_marks: nobody may take it for partially mapped: all of it goes at once
  * @v1: in a memcg of cgroup v1, with swap accounting
  * @neighbours: further folios on the queue with it
  * @pmd: only of the size of a PMD, and so mapped; else that is so for what is not @partial
@@ -51,6 +52,7 @@ struct ds_race {
 	const char *actions[2];
 	const char *functions[2][DS_RACE_FUNCTIONS + 1];
 	bool underused, partial, shmem, restless, may_stay, split_must_wait, pmd, v1;
+	bool never_marks;
 	unsigned int neighbours, order;
 	int rounds, weight;
 	enum ds_evidence evidence;

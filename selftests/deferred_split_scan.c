@@ -2,7 +2,7 @@
 /*
  * What a scan does with what is queued, while nobody else is about: which folios it
  * takes and how many, what it puts back and where, and what is counted. No module is
- * needed, and nothing depends on time.
+ * needed, but to see what it returns, and nothing depends on time.
  *
  * Several folios of a small size, a page of each unmapped: they are split from the head
  * of the queue, as many as was asked for, also if that is more than are taken off at a
@@ -205,6 +205,36 @@ TEST_F(queue, what_is_referenced_goes_to_the_tail)
 	EXPECT_EQ(0, ds_count(&self->memcg)) TH_LOG("LEAK: all are split, and some are queued");
 	EXPECT_EQ(self->marked, ds_size_stat(SIZE, "nr_anon_partially_mapped"))
 		TH_LOG("LEAK: all are split");
+}
+
+/* What reclaim takes for progress; SHRINK_STOP, if it is asked not to come again. */
+static unsigned long scan_returns(struct ds_memcg *memcg, int nid, long nr)
+{
+	unsigned long ret = 0;
+	char line[80];
+
+	snprintf(line, sizeof(line), "deferred_split_scan%%return pid=%d hold_ms=1", getpid());
+	if (ds_pause_line(line))
+		return -1UL - 1;
+	ds_scan(memcg, nid, nr);
+	return ds_pause_return(0, &ret) ? -1UL - 1 : ret;
+}
+
+TEST_F(queue, a_scan_returns_how_many_it_has_split)
+{
+	int pipefd[2], i;
+
+	if (!ds_have_module())
+		SKIP(return, "needs the module splitq, to see what a function returns");
+	for (i = 0; i < 3; i++)
+		unmap_last_page(folio_of(self->folios, i), SIZE);
+	ASSERT_TRUE(refer(self->folios, pipefd));
+	EXPECT_EQ(0, scan_returns(&self->memcg, self->nid, 1))
+		TH_LOG("RETURNED: the first one cannot be split");
+	EXPECT_EQ(2, scan_returns(&self->memcg, self->nid, NR))
+		TH_LOG("RETURNED: two of three can be split");
+	ds_pause_off();
+	let_go(pipefd);
 }
 
 TEST_F(queue, what_is_freed_is_not_queued)

@@ -1185,16 +1185,34 @@ int ds_pause_line(const char *line)
 	return kept_write(&pause_file, DS_SPLITQ "pause", O_RDWR, line);
 }
 
+/* The line about a point, without its end; NULL: it is off. */
+static char *pause_line(int id, char *buf, size_t size)
+{
+	char want[16], *line;
+
+	snprintf(want, sizeof(want), "id=%d ", id);
+	if (kept_read(&pause_file, DS_SPLITQ "pause", buf, size) <= 0)
+		return NULL;
+	line = strstr(buf, want);
+	if (line)
+		line[strcspn(line, "\n")] = '\0';
+	return line;
+}
+
+int ds_pause_return(int id, unsigned long *ret)
+{
+	char buf[768], *line = pause_line(id, buf, sizeof(buf)), *word;
+
+	word = line ? strstr(line, " ret=") : NULL;
+	return word && sscanf(word, " ret=%lx", ret) == 1 ? 0 : -ENODATA;
+}
+
 enum ds_pause ds_pause_state(int id)
 {
 	static const char * const names[] = { "off", "armed", "held", "released", "expired" };
-	char buf[768], want[16], state[32], *line;
+	char buf[768], state[32], *line = pause_line(id, buf, sizeof(buf));
 	unsigned int i;
 
-	snprintf(want, sizeof(want), "id=%d ", id);
-	if (kept_read(&pause_file, DS_SPLITQ "pause", buf, sizeof(buf)) <= 0)
-		return DS_OFF;
-	line = strstr(buf, want);
 	if (line && sscanf(line, "id=%*d state=%31s", state) == 1)
 		for (i = 0; i < ARRAY_SIZE(names); i++)
 			if (!strcmp(state, names[i]))

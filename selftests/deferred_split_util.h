@@ -232,6 +232,8 @@ int ds_pause_arm(int id, const char *symbol, unsigned int offset, pid_t pid, uns
 /* The same for a line of one's own, see kmod/splitq_pause.c. */
 int ds_pause_line(const char *line);
 enum ds_pause ds_pause_state(int id);
+/* What the function returned at whose return somebody is held, or was; -ENODATA: nobody. */
+int ds_pause_return(int id, unsigned long *ret);
 int ds_pause_release(int id);
 /* Disarm everything and remove all probes: takes a grace period. */
 void ds_pause_off(void);
