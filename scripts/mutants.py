@@ -500,9 +500,38 @@ def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Pr
 
 def save(rows, bench):
     common.write_atomically(os.path.join(bench.where, "results.json"), json.dumps(
-        {"kernel": bench.built.info, "alone": bench.alone, "rows": [
+        {"kernel": bench.built.info, "alone": bench.alone, "accel": bench.accel,
+         "smp": bench.args.smp, "rows": [
             {"mutant": r.mutant.name if r.mutant else None, "verdict": r.verdict,
              "cells": {d: vars(c) for d, c in r.cells.items()}} for r in rows]}, indent=1))
+
+
+def read_runs(runs):
+    """(rows, what write_readme() wants of a Bench) of runs' directories; later ones win."""
+    cells, last = {}, None
+    for where in runs:
+        try:
+            with open(os.path.join(where, "results.json")) as f:
+                got = json.load(f)
+        except (OSError, ValueError) as e:
+            die("--table %s" % where, "it is the directory of a run of make mutants: %s" % e)
+        if last and [got["kernel"][k] for k in ("base", "arch")] != \
+                [last["kernel"][k] for k in ("base", "arch")]:
+            die("--table: %s is of another base or architecture" % where)
+        last = got
+        for row in got["rows"]:
+            for detector, c in row["cells"].items():
+                cell = Cell(c["state"], c["seconds"], c["detail"], c["matches"])
+                cell.cases = c.get("cases", {})
+                cells.setdefault(row["mutant"], {})[detector] = cell
+    known = common.mutants(last["kernel"]["base"])
+    rows = []
+    for name in [None] + sorted(n for n in cells if n in known):
+        rows.append(Row(Mutant(known[name]) if name else None))
+        rows[-1].cells = cells.get(name, {})
+    return rows, types.SimpleNamespace(
+        built=types.SimpleNamespace(info=last["kernel"]), alone=last["alone"],
+        accel=last.get("accel", "tcg"), args=types.SimpleNamespace(smp=last.get("smp", 2)))
 
 
 def columns(rows):
@@ -591,9 +620,19 @@ def arguments():
                        help="every detector (EVERY=1)")
     parser.add_argument("--time", default=env("TIME") or "0",
                         help="seconds of torture for each, too (TIME, 0)")
+    parser.add_argument("--table", default="", metavar="RUN,RUN...",
+                        help="run nothing: write the table of these runs, later ones win")
     parser.add_argument("--parallel", type=int, default=default_parallel(), metavar="N",
                         help="mutants at a time, if memory allows it (half of JOBS)")
     return parser
+
+
+def ran(args):
+    """What was run, for the head of the table."""
+    if args.every:
+        return ""
+    return "; of the detectors those that the header names%s" % (
+        "" if args.named else " and the KUnit suite")
 
 
 def verb():
@@ -602,6 +641,12 @@ def verb():
         die("make mutants has no deterministic mode")
     if args.parallel < 1:
         die("--parallel %d" % args.parallel, "it is a number of guests")
+    if args.table:
+        runs = args.table.split(",")
+        rows, bench = read_runs(runs)
+        write_readme(rows, bench, ran=ran(args) + "; from %d runs, some of a part" % len(runs))
+        say("%s\nwritten: %s" % (summary(rows), README))
+        return 0
     compare.need_usual_pages(args)
     chosen = choose(args.base, args.only)
     seconds = torture.number("TIME", args.time, 0)
@@ -614,9 +659,7 @@ def verb():
     say("case files: %s" % bench.where)
     say(clock.report())
     if not chosen and not args.tests:
-        write_readme(rows, bench, ran="" if args.every else
-                     "; of the detectors those that the header names%s" % (
-                         "" if args.named else " and the KUnit suite"))
+        write_readme(rows, bench, ran=ran(args))
         say("written: %s" % README)
     good = all(r.good for r in rows)
     say("verdict: %s (%s)" % (judge.PASS if good else judge.FAIL, summary(rows)))

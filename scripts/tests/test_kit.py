@@ -6,6 +6,7 @@ on PATH where a failure of theirs is planted.
 """
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -1753,6 +1754,27 @@ class Mutants(Sandbox):
             self.assertEqual(len(chosen), len(set(chosen)))
             seen |= set(chosen)
         self.assertEqual(seen, set(known))
+
+    def test_a_table_of_several_runs(self):
+        runs = []
+        for n, (state, extra) in enumerate((("green", {}), ("red", {"selftests/scan": "red"}))):
+            runs.append(os.path.join(self.dir, str(n)))
+            os.makedirs(runs[-1])
+            cells = dict({"kunit/deferred_split": state}, **extra)
+            row = {"mutant": "B22", "cells": {d: {
+                "state": c, "seconds": 1.0, "detail": "", "matches": True} for d, c in cells.items()}}
+            with open(os.path.join(runs[-1], "results.json"), "w") as f:
+                json.dump({"kernel": {"base": "6.12", "arch": "x86_64", "source": "x"},
+                           "alone": [], "rows": [row]}, f)
+        rows, bench = self.mutants.read_runs(runs)
+        self.assertEqual([r.mutant and r.mutant.name for r in rows], [None, "B22"])
+        self.assertEqual({d: c.state for d, c in rows[1].cells.items()},
+                         {"kunit/deferred_split": "red", "selftests/scan": "red"})
+        self.assertEqual(bench.accel, "tcg")
+        rows, _ = self.mutants.read_runs(runs[::-1])
+        self.assertEqual(rows[1].cells["kunit/deferred_split"].state, "green")
+        with self.assertRaises(common.Fail):
+            self.mutants.read_runs([self.dir])
 
     def test_cases_that_no_mutant_turned_red(self):
         Cell = self.mutants.Cell
