@@ -1673,21 +1673,17 @@ class Mutants(Sandbox):
 
     def test_every_mutant_names_what_catches_it(self):
         with open(os.path.join(common.TOP, "kunit/deferred_split_kunit.c")) as f:
-            suite = f.read()
+            cases = set(re.findall(r"KUNIT_CASE\w*\((\w+)", f.read()))
         for base in os.listdir(os.path.join(common.TOP, "patches", "mutants")):
             for name in common.mutants(base):
                 with self.subTest(base=base, mutant=name):
                     m = self.mutants.find(base, [name])[0]
                     self.assertTrue(m.named)
                     # A case that has another name now would never be red.
-                    for word in re.findall(r"[a-z]+(?:_[a-z0-9]+){2,}",
-                                           " ".join(m.red.get("kunit/deferred_split", []))):
-                        self.assertRegex(suite, r"\b%s\b" % word)
-                    text = common.file_bytes(m.patch).decode()
-                    self.assertTrue(text.startswith("Subject: mm"))
-                    for word in ("mutant %s: " % name, "\nHistory: ", "\n  CPU0 (", " ->  ",
-                                 "\nOracle: "):
-                        self.assertIn(word, text)
+                    for words in m.red.get("kunit/deferred_split", []):
+                        if words.startswith("not ok "):
+                            for word in re.findall(r"[a-z]+(?:_[a-z0-9]+)+", words):
+                                self.assertRegex("\n".join(cases), "(?m)^" + word)
 
     def test_which_are_meant(self):
         self.assertEqual([m.name for m in self.mutants.choose("6.12", "B22,B29")], ["B22", "B29"])
