@@ -231,7 +231,8 @@ def complaints(lines):
     """What a failed kselftest said itself, shortened for the table."""
     for line in lines:
         m = re.search(r"\b(?:LOST|CORRUPT|STUCK|LEAK|STALL|TAINT|KILLED|CONTENT|AUDIT|FORGOTTEN"
-                      r"|UNMARKED|MARKED|UNSYNCED|RETURNED|PINNED|SPLAT|SPIN|MAPCOUNT|OOM): .*", line)
+                      r"|UNMARKED|MARKED|UNSYNCED|RETURNED|COUNTED|PINNED|SPLAT|SPIN|MAPCOUNT|OOM)"
+                      r": .*", line)
         if m:
             point = re.search(r"([\w.]+\+0x[0-9a-f]+): ", line)
             return (point.group(1) + ": " if point else "") + m.group(0)

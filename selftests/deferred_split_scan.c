@@ -14,12 +14,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "kselftest_harness.h"
@@ -274,6 +276,64 @@ TEST_F(queue, a_scan_returns_how_many_it_has_split)
 		EXPECT_NE(SHRINK_EMPTY, count_returns(&self->memcg, self->nid))
 			TH_LOG("RETURNED: by a count, and it never did");
 	}
+	ds_pause_off();
+}
+
+/* The other process that maps a folio unmaps its last page, and is held as it marks it. */
+static pid_t unmap_last_page_held(char *folio, int go)
+{
+	char line[80], c;
+	pid_t pid = fork();
+
+	if (pid)
+		return pid;
+	/* Not where we are: a CPU that is held does nothing else. */
+	snprintf(line, sizeof(line), "deferred_split_folio pid=%d hold_ms=2000", getpid());
+	if (!ds_pin_to_cpu(1) || madvise(folio, SIZE / 2, MADV_DONTNEED) ||
+	    read(go, &c, 1) != 1 || ds_pause_line(line))
+		_exit(1);
+	unmap_last_page(folio, SIZE);
+	_exit(0);
+}
+
+TEST_F(queue, a_folio_unmapped_by_two_is_marked_once)
+{
+	size_t page = sysconf(_SC_PAGESIZE);
+	char *folio = folio_of(self->folios, 0);
+	long deferred = ds_size_stat(SIZE, "split_deferred");
+	int i, status, pipefd[2];
+	pid_t pid;
+
+	if (!ds_have_module())
+		SKIP(return, "needs the module splitq, to hold one of them");
+	if (sysconf(_SC_NPROCESSORS_ONLN) < 2)
+		SKIP(return, "needs two CPUs");
+	/* We keep the first half of it, the other one the second: all of it is mapped. */
+	ASSERT_EQ(0, pipe(pipefd));
+	pid = unmap_last_page_held(folio, pipefd[0]);
+	ASSERT_GT(pid, 0);
+	ASSERT_EQ(0, madvise(folio + SIZE / 2, SIZE / 2, MADV_DONTNEED));
+	ASSERT_EQ(1, write(pipefd[1], "", 1));
+	for (i = 0; i < TRIES && ds_pause_state(0) != DS_HELD && !waitpid(pid, &status, WNOHANG); i++)
+		usleep(10000);
+	if (ds_pause_state(0) != DS_HELD) {
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+		ds_pause_off();
+		SKIP(return, "VACUOUS: nobody was held");
+	}
+	EXPECT_EQ(deferred, ds_size_stat(SIZE, "split_deferred"));
+	ASSERT_EQ(0, madvise(folio, page, MADV_DONTNEED));
+	EXPECT_EQ(deferred + 1, ds_size_stat(SIZE, "split_deferred"));
+	ds_pause_release(0);
+	ASSERT_EQ(pid, waitpid(pid, &status, 0));
+	EXPECT_EQ(0, status);
+	close(pipefd[0]);
+	close(pipefd[1]);
+	EXPECT_EQ(deferred + 1, ds_size_stat(SIZE, "split_deferred"))
+		TH_LOG("COUNTED: twice, and it was marked once");
+	EXPECT_EQ(self->marked + 1, ds_size_stat(SIZE, "nr_anon_partially_mapped"));
+	EXPECT_EQ(1, ds_count_node(&self->memcg, self->nid));
 	ds_pause_off();
 }
 
