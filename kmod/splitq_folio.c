@@ -149,6 +149,22 @@ struct mm_struct *splitq_get_mm(int nr)
 	return mm ?: ERR_PTR(-ESRCH);
 }
 
+/* With a reference, or pinned as for a device: FOLL_PIN, for unpin_user_page(). */
+static struct folio *folio_at(struct mm_struct *mm, unsigned long addr, bool dma)
+{
+	struct page *page;
+	long ret;
+
+	mmap_read_lock(mm);
+	/* FOLL_DUMP: look, don't fault anything in where there is nothing. */
+	ret = dma ? pin_user_pages_remote(mm, addr, 1, FOLL_WRITE, &page, NULL) :
+		    get_user_pages_remote(mm, addr, 1, FOLL_DUMP, &page, NULL);
+	mmap_read_unlock(mm);
+	if (ret != 1)
+		return ERR_PTR(ret < 0 ? ret : -EFAULT);
+	return page_folio(page);
+}
+
 /**
  * splitq_get_folio - the folio behind an address
  * @mm: of whom
@@ -158,30 +174,7 @@ struct mm_struct *splitq_get_mm(int nr)
  */
 struct folio *splitq_get_folio(struct mm_struct *mm, unsigned long addr)
 {
-	struct page *page;
-	long ret;
-
-	mmap_read_lock(mm);
-	/* FOLL_DUMP: look, don't fault anything in where there is nothing. */
-	ret = get_user_pages_remote(mm, addr, 1, FOLL_DUMP, &page, NULL);
-	mmap_read_unlock(mm);
-	if (ret != 1)
-		return ERR_PTR(ret < 0 ? ret : -EFAULT);
-	return page_folio(page);
-}
-
-/* The same, as a device would have it: FOLL_PIN, for unpin_user_page(). */
-static struct folio *folio_pin_dma(struct mm_struct *mm, unsigned long addr)
-{
-	struct page *page;
-	long ret;
-
-	mmap_read_lock(mm);
-	ret = pin_user_pages_remote(mm, addr, 1, FOLL_WRITE, &page, NULL);
-	mmap_read_unlock(mm);
-	if (ret != 1)
-		return ERR_PTR(ret < 0 ? ret : -EFAULT);
-	return page_folio(page);
+	return folio_at(mm, addr, false);
 }
 
 static struct folio *folio_find(int nr, unsigned long addr, bool dma)
@@ -191,7 +184,7 @@ static struct folio *folio_find(int nr, unsigned long addr, bool dma)
 
 	if (IS_ERR(mm))
 		return ERR_CAST(mm);
-	folio = dma ? folio_pin_dma(mm, addr) : splitq_get_folio(mm, addr);
+	folio = folio_at(mm, addr, dma);
 	mmput(mm);
 	return folio;
 }

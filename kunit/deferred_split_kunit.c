@@ -292,15 +292,17 @@ static void expect_partially_mapped(struct kunit *test, long n, int line)
 			    "line %d: nr_anon_partially_mapped", line);
 }
 
+static void expect_nothing_left(struct kunit *test, int line)
+{
+	expect_queued_here(test, 0, line);
+	expect_partially_mapped(test, 0, line);
+}
+
 /* The queue's list, its count, and what we expect, all say the same. */
 #define EXPECT_QUEUED_AT(test, place, n) expect_queued(test, place, n, __LINE__)
 #define EXPECT_QUEUED(test, n)		expect_queued_here(test, n, __LINE__)
 #define EXPECT_PARTIALLY_MAPPED(test, n) expect_partially_mapped(test, n, __LINE__)
-#define EXPECT_NOTHING_LEFT(test)		\
-	do {					\
-		EXPECT_QUEUED(test, 0);		\
-		EXPECT_PARTIALLY_MAPPED(test, 0); \
-	} while (0)
+#define EXPECT_NOTHING_LEFT(test)	expect_nothing_left(test, __LINE__)
 
 #define EXPECT_ON_QUEUE(test, folio) \
 	KUNIT_EXPECT_FALSE(test, list_empty(&(folio)->_deferred_list))
@@ -1688,20 +1690,23 @@ static void put_mapped(struct mapped *map)
 }
 
 /* Nobody else has a reference: the next scan splits it, and it is on no queue. */
-#define EXPECT_SPLIT_WHEN_PUT(test, map)					\
-	do {									\
-		put_mapped(map);						\
-		KUNIT_EXPECT_EQ(test, scan_all((test)->priv, 1), 1UL);		\
-		EXPECT_NOTHING_LEFT(test);					\
-	} while (0)
+static void expect_split_when_put(struct kunit *test, struct mapped *map, int line)
+{
+	put_mapped(map);
+	KUNIT_EXPECT_EQ_MSG(test, scan_all(test->priv, 1), 1UL, "line %d: split", line);
+	expect_nothing_left(test, line);
+}
 
 /* The last of its references and mappings go, and it goes off the queue. */
-#define EXPECT_FREED_WHEN_PUT(test, map)	\
-	do {					\
-		put_mapped(map);		\
-		zap_rest(map);			\
-		EXPECT_NOTHING_LEFT(test);	\
-	} while (0)
+static void expect_freed_when_put(struct kunit *test, struct mapped *map, int line)
+{
+	put_mapped(map);
+	zap_rest(map);
+	expect_nothing_left(test, line);
+}
+
+#define EXPECT_SPLIT_WHEN_PUT(test, map) expect_split_when_put(test, map, __LINE__)
+#define EXPECT_FREED_WHEN_PUT(test, map) expect_freed_when_put(test, map, __LINE__)
 
 static void fill(struct kunit *test, struct mapped *map, unsigned long pages)
 {

@@ -314,7 +314,7 @@ TEST_F(queue, a_folio_unmapped_by_two_is_marked_once)
 	ASSERT_GT(pid, 0);
 	ASSERT_EQ(0, madvise(folio + SIZE / 2, SIZE / 2, MADV_DONTNEED));
 	ASSERT_EQ(1, write(pipefd[1], "", 1));
-	for (i = 0; i < TRIES && ds_pause_state(0) != DS_HELD && !waitpid(pid, &status, WNOHANG); i++)
+	for (i = 0; i < TRIES && ds_pause_state(0) != DS_HELD; i++)
 		usleep(10000);
 	if (ds_pause_state(0) != DS_HELD) {
 		kill(pid, SIGKILL);
