@@ -36,8 +36,9 @@ VICTIMS = {
         "partial+locked", "partial+pinned", "underused+pinned")),
     # These two only where the compiler has not put them into the above.
     "deferred_split_isolate": (("scan",), ("queued", "partial")),
-    "deferred_split_requeue": (("scan",), ("partial", "underused+pinned")),
-    "folio_split_queue_lock_irqsave": (("scan",), ("partial", "underused+pinned")),
+    "deferred_split_requeue": (("scan",), ("partial+pinned", "underused+pinned")),
+    # By the scan, only where it puts something back.
+    "folio_split_queue_lock_irqsave": (("scan",), ("partial+pinned", "underused+pinned")),
     "split_queue_del": (("scan",), ("queued", "partial")),
     "split_queue_add": (("munmap-half",), ("queued", "queued+root")),
     "__split_queue_add": (("munmap-half", "scan"), ("queued", "partial")),
@@ -190,6 +191,10 @@ def plan(victims, operations, states, base="6.12"):
                         continue
                     # At their stage they have the mmap_lock that the owner wants.
                     if not operations and action in OWNERS and op in ("collapse", "charge-move"):
+                        continue
+                    # At its stage migration has a reference: nobody else frees the folio.
+                    if not operations and victim == "__folio_unqueue_deferred_split" and \
+                       op == "migrate":
                         continue
                     # The root memcg cannot be removed, charges move in a hierarchy of their own.
                     if "root" in state and op in ("cgroup-remove",) + V1:
