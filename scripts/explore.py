@@ -192,9 +192,9 @@ def plan(victims, operations, states, base="6.12"):
                     # At their stage they have the mmap_lock that the owner wants.
                     if not operations and action in OWNERS and op in ("collapse", "charge-move"):
                         continue
-                    # At its stage migration has a reference: nobody else frees the folio.
-                    if not operations and victim == "__folio_unqueue_deferred_split" and \
-                       op == "migrate":
+                    # At its stage migration has isolated it: nobody else frees it, or reclaims it.
+                    if not operations and op == "migrate" and victim in (
+                            "__folio_unqueue_deferred_split", "__remove_mapping"):
                         continue
                     # The root memcg cannot be removed, charges move in a hierarchy of their own.
                     if "root" in state and op in ("cgroup-remove",) + V1:
