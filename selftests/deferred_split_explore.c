@@ -456,7 +456,8 @@ static bool is_harmless(struct explorer *x, const struct round *r)
 {
 	if (r->noisy || x->pages >= PAGES_MAX)
 		return false;
-	return !r->wrong || !strcmp(r->wrong, "UNMARKED") || !strcmp(r->wrong, "SPLIT") || !strcmp(r->wrong, "FORGOTTEN") ||
+	return !r->wrong || !strcmp(r->wrong, "UNMARKED") || !strcmp(r->wrong, "SPLIT") ||
+	       !strcmp(r->wrong, "FORGOTTEN") ||
 	       !strcmp(r->wrong, "DROPPED");
 }
 
