@@ -126,7 +126,7 @@ TEST_F(move, swapping_out_does_not_mark)
 		ASSERT_EQ(0, madvise(self->folio, size, MADV_PAGEOUT));
 		usleep(10000);
 	}
-	/* As by MADV_PAGEOUT on arm64, whose PTEs are not alike after the mprotect(). */
+	/* Seen on arm64, if it is mapped by PTEs. */
 	if (ds_size_stat(size, "split") != split)
 		SKIP(return, "it was split before it was swapped out");
 	if (i == 50 || ds_size_stat(size, "swpout") == whole)
