@@ -58,6 +58,7 @@ EXPLORER, QUICK, TORTURE, LITMUS = "explorer", "explorer, quick", "torture", "li
 WHERE_NAMED = ("selftests/unmap_is_not_lost", "selftests/unmap_does_not_corrupt",
                "selftests/charge_move", "selftests/audit", "selftests/pause",
                "selftests/jitter")
+SOME = 6                # mutants that are named for a case of the suite
 CAUGHT, MISSED, SURVIVED, BROKEN = "caught", "MISSED", "SURVIVED", "ERROR"
 RED, GREEN, NONE, ERROR = "red", "green", "-", "error"
 PAIR_SECONDS = 60
@@ -224,13 +225,12 @@ def kunit_cases(text):
         r"^(?:\[[^]]*\] )?    (ok|not ok) \d+ (\w+)$", judge.clean(text), re.M)}
 
 
-def unbroken_cases(rows):
-    """(cases of the suite, those of them that no mutant turned red), by the rows."""
+def broken_cases(rows):
+    """{case of the suite: the mutants that turned it red}, by the rows."""
     cells = [c for r in rows if not r.mutant for d, c in r.cells.items() if d.startswith("kunit/")]
-    every = {name for c in cells for name in c.cases}
-    red = {name for r in rows if r.mutant for c in r.cells.values()
-           for name, word in c.cases.items() if word == "not ok"}
-    return sorted(every), sorted(every - red)
+    return {name: [r.mutant.name for r in rows if r.mutant and any(
+        c.cases.get(name) == "not ok" for c in r.cells.values())]
+            for name in sorted({name for c in cells for name in c.cases})}
 
 
 class Bench:
@@ -591,11 +591,14 @@ def write_readme(rows, bench, path=README, ran=""):
                  bench.accel, bench.args.smp, max(bench.args.smp, explore.CPUS),
                  time.strftime("%Y-%m-%d"), machine(),
                  ran, summary(rows)), "", table(rows)]
-    cases, left = unbroken_cases(rows)
+    cases = broken_cases(rows)
     if cases:
-        lines += ["", "Of the %d cases of the KUnit suite %d were turned red by a mutant or more%s." % (
-            len(cases), len(cases) - len(left),
-            "; not by any: %s" % ", ".join("`%s`" % c for c in left) if left else "")]
+        lines += ["", "Of the %d cases of the KUnit suite that run here, %d were turned red by a "
+                  "mutant or more:" % (len(cases), len([1 for red in cases.values() if red])), "",
+                  "| case | red with |", "|---|---|"]
+        lines += ["| `%s` | %s |" % (case, " ".join(red[:SOME]) + (
+            " and %d more" % (len(red) - SOME) if len(red) > SOME else "") if red else "nothing")
+                  for case, red in cases.items()]
     lines.append(end)
     with open(path) as f:
         text = f.read()

@@ -1788,9 +1788,9 @@ class Mutants(Sandbox):
                 self.row(self.mutant(""), kunit=Cell("red", 1))]
         for row, word in zip(rows, ("ok", "not ok")):
             row.cells["kunit/deferred_split"].cases = self.mutants.kunit_cases(said % word)
-        self.assertEqual(self.mutants.unbroken_cases(rows),
-                         (["a_case", "b_case", "d_case"], ["a_case", "d_case"]))
-        self.assertEqual(self.mutants.unbroken_cases(rows[1:]), ([], []))
+        self.assertEqual(self.mutants.broken_cases(rows),
+                         {"a_case": [], "b_case": ["X1"], "d_case": []})
+        self.assertEqual(self.mutants.broken_cases(rows[1:]), {})
 
     def test_what_a_mutant_meets(self):
         runs, kunit = self.mutants.runs, "kunit/deferred_split"
