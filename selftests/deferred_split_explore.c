@@ -52,7 +52,6 @@
  *	STUCK		partially mapped, and a scan does not split it
  *	FORGOTTEN	underused, whole, and not queued any more
  *	LEAK		counters are not back when all is unmapped
- *	SPLIT		it is full and all of it mapped, and was split to be moved
  *	NOEFFECT	the operation did not do what it must leave behind
  *	DROPPED		a scan has taken a folio off the queue that was frozen, not dying
  *	WRITTEN		the folio was freed, and written to after that
@@ -338,10 +337,6 @@ static const char *judge(struct explorer *x, struct round *r)
 	nr_pages = 1 << after.order;
 	if (after.order > 1 && after.partially_mapped && !strcmp(after.list, "empty"))
 		return "LOST";
-	/* Its charge goes to another memcg, and a scan finds it used. */
-	if (r->op_ran && x->op->effect == DS_RECHARGED && x->victim->effect == DS_SCANNED &&
-	    !x->underused && !x->partial && after.order < r->before.order)
-		return "SPLIT";
 	/* Mapped by PTEs, by one process, and not all of it. */
 	if (after.order > 1 && after.mapcount > 1 && after.mapcount < nr_pages &&
 	    !after.partially_mapped)
@@ -456,8 +451,7 @@ static bool is_harmless(struct explorer *x, const struct round *r)
 {
 	if (r->noisy || x->pages >= PAGES_MAX)
 		return false;
-	return !r->wrong || !strcmp(r->wrong, "UNMARKED") || !strcmp(r->wrong, "SPLIT") ||
-	       !strcmp(r->wrong, "FORGOTTEN") ||
+	return !r->wrong || !strcmp(r->wrong, "UNMARKED") || !strcmp(r->wrong, "FORGOTTEN") ||
 	       !strcmp(r->wrong, "DROPPED");
 }
 

@@ -254,6 +254,13 @@ class Explore(Sandbox):
     def test_every_operation_is_in_the_plan(self):
         import explore
         self.assertEqual({c.op for c in explore.plan([], [], [])}, set(explore.OPERATIONS))
+        # One combination is enough for where the memcg is; and what cannot be is not tried.
+        self.assertEqual([(c.victim, c.state) for c in explore.plan([], [], [])
+                          if c.op == "pageout-v1"], [("deferred_split_scan", "queued")])
+        for victim in ("__folio_unqueue_deferred_split", "__remove_mapping"):
+            self.assertNotIn("migrate", {c.op for c in explore.plan([victim], [], [])})
+            self.assertIn("migrate", {c.op for c in explore.plan([victim], ["migrate"], [])})
+        self.assertNotIn("pageout-v1", {c.op for c in explore.plan([], [], [], "7.3")})
 
     def test_a_schedules_name_is_read_back(self):
         import explore
