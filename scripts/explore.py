@@ -724,6 +724,9 @@ def verb():
     words = [w.replace(",", " ").split() for w in (args.victim, args.op, args.state)]
     chosen = [Combination(*q) for q in QUICK] if args.quick else \
         plan_pairs(*words, args.base) if args.pairs else plan(*words, args.base)
+    if not chosen:
+        die("VICTIM=%s OP=%s STATE=%s: they do not go together" % (
+            args.victim, args.op, args.state), "leave one of them out, to see what does")
     if args.range:
         if not re.fullmatch(r"0x[0-9a-f]+-0x[0-9a-f]+", args.range):
             die("RANGE=%s" % args.range, "it is like 0x10-0x8c")

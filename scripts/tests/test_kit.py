@@ -251,6 +251,13 @@ class Explore(Sandbox):
             self.assertFalse(c.action in explore.OWNERS and c.op in explore.OWNERS)
         self.assertEqual(len(found), len({c.name for c in found}))
 
+    def test_what_does_not_go_together_is_said(self):
+        import explore
+        words = ["--victim", "__folio_unqueue_deferred_split", "--op", "exit", "--replay", ""]
+        with unittest.mock.patch("sys.argv", ["explore.py"] + words), \
+                unittest.mock.patch("explore.explore", side_effect=AssertionError):
+            self.fails(["do not go together", "leave one"], explore.verb)
+
     def test_every_operation_is_in_the_plan(self):
         import explore
         self.assertEqual({c.op for c in explore.plan([], [], [])}, set(explore.OPERATIONS))
