@@ -1243,9 +1243,12 @@ def matrices(path):
     found = []
     for name, body in re.findall(r"<!-- make mutants: (\S+ \S+) -->\n(.*?)<!-- end of \1 -->", text,
                                  re.S):
+        # Behind the first table stands another one, of KUnit's cases.
+        m = re.match(r"(.*?)^(\|.*?)(?:\n\n|\Z)", body, re.S | re.M)
+        before, table = m.groups() if m else (body, "")
         lines = [[c.strip() for c in line.strip().strip("|").split("|")]
-                 for line in body.split("\n") if line.startswith("|")]
-        said = [line for line in body.split("\n") if line and line[0] not in "|#"]
+                 for line in table.split("\n") if line.startswith("|")]
+        said = [line for line in before.split("\n") if line and line[0] != "#"]
         if len(lines) > 2 and all(len(line) == len(lines[0]) for line in lines):
             found.append((name, " ".join(said), lines[0], lines[2:]))
     return found

@@ -770,10 +770,12 @@ class Others(Sandbox):
     def test_kill_matrix(self):
         doc = self.kill("<!-- make mutants: 6.12 x86_64 -->\n## 6.12 x86_64\n\ntcg, 2 vCPUs.\n\n"
                         "| mutant | | kunit | explorer |\n|---|---|--:|--:|\n"
-                        "| none | the series |  |  |\n| B22 | twice | **0.9** | - |\n"
+                        "| none | the series |  |  |\n| B22 | twice | **0.9** | - |\n\n"
+                        "Of the 1 cases:\n\n| case | red with |\n|---|---|\n| `a_case` | B22 |\n"
                         "<!-- end of 6.12 x86_64 -->\n")
         text = doc.as_text()
         self.assertRegex(text, r"B22 +twice +0\.9 \* +-")
+        self.assertNotIn("a_case", text)
         self.assertIn("tcg, 2 vCPUs", text)
         # The others of patches/mutants are not in this one.
         self.assertRegex(text, r"MISSING: 6.12 x86_64: not in the matrix: .*B02")
