@@ -10,8 +10,10 @@ suite red; the KUnit suite passes under the kernel's own kunit.py.
 Prints one line a check and, last, 'N passed, N failed' alone on a line.
 """
 import argparse
+import contextlib
 import datetime
 import glob
+import io
 import json
 import os
 import py_compile
@@ -88,8 +90,10 @@ class Checks:
         if self.until and start > self.until:
             self.left_out.append(name)
             return
+        said = io.StringIO()
         try:
-            complaints = self.limited(function) or []
+            with contextlib.nullcontext() if sys.stdout.isatty() else contextlib.redirect_stdout(said):
+                complaints = self.limited(function) or []
         except common.Fail as e:
             complaints = [str(e)]
         except TimeUp:
@@ -102,6 +106,10 @@ class Checks:
         say("%s %s  %.0f s" % ("not ok" if complaints else "ok    ", name, seconds))
         for line in complaints:
             say("       " + line)
+        # In a log what passed is a line, and what it says of itself in as many columns.
+        for line in said.getvalue().split("\n"):
+            if complaints or re.match(r" {7}\S|NOTE:", line):
+                say(line)
 
 
 def arguments(**changes):

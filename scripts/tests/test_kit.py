@@ -1265,6 +1265,20 @@ class Checks(unittest.TestCase):
             early = {k for day in range(4) for k in check.rotated(list(range(n)), day)[:n // 3 + 1]}
             self.assertEqual(early, set(range(n)))
 
+    def test_what_passed_says_little(self):
+        import check
+
+        def table(complaints):
+            common.say("       2 rows")
+            common.say("PASS   one\n         detail")
+            return complaints
+
+        for complaints, shown in (([], ["       2 rows"]),
+                                  (["red"], ["       red", "       2 rows", "PASS   one", "         detail"])):
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                check.Checks([], 0)("a table", lambda: table(complaints))
+            self.assertEqual([line for line in out.getvalue().split("\n")[1:] if line], shown)
+
     def test_what_breaks_fails_alone(self):
         import check
         checks = check.Checks([], 0)
