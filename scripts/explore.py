@@ -97,7 +97,8 @@ CPUS = 4            # of the guest: two actors, the owner, and who directs them
 # In 7.3 migration decides before its freeze whether the destination is to be queued.
 PAIRS_7 = PAIRS[:1] + (
     ("deferred_split_scan", "scan", "migrate_pages_batch", "migrate", "underused"),
-    ("deferred_split_scan", "scan", "__folio_migrate_mapping", "migrate", "underused"),
+    # Behind that decision, and before the scan's reference ends the attempt.
+    ("deferred_split_scan", "scan", "move_to_new_folio", "migrate", "underused"),
     ("deferred_split_scan", "scan", "__folio_unqueue_deferred_split", "munmap-all", "partial"),
     ("deferred_split_folio", "munmap-half", "deferred_split_scan", "scan", "queued"),
     ("migrate_pages_batch", "migrate", "deferred_split_scan", "scan", "underused"),
@@ -267,14 +268,14 @@ class Reader:
             offset = int(m.group(1), 16)
             self.points += 1
             if c.victim2:       # red with one preemption already: no second offset
-                c.points.append(((offset, 0), m.group(2), m.group(3)))
+                c.points.append(((offset, None), m.group(2), m.group(3)))
                 return
             c.points.append((offset, m.group(2), m.group(3)))
             self.next = offset + 1
             return
         m = re.match(r"covering (\d+) \S+\+0x([0-9a-f]+)$", line)
         if m:
-            self.trying = (int(m.group(2), 16), 0)
+            self.trying = (int(m.group(2), 16), None)
             self.next = int(m.group(1)) + 1
             return
         m = re.match(r"try (\d+) \S+\+0x([0-9a-f]+) \S+\+0x([0-9a-f]+)$", line)
@@ -441,17 +442,24 @@ def windows(c, built):
     return out
 
 
+def offsets(where, between=","):
+    """Of a point, or of a pair; in that, None is nowhere."""
+    return "+0x%x" % where if isinstance(where, int) else \
+        between.join("-" if o is None else "+0x%x" % o for o in where)
+
+
 def pair_windows(c, built):
     """Red pairs by outcome and source line of both: 'so many pairs'."""
     one = source_lines(built, c.victim, sorted({p[0][0] for p in c.red if p[0]}))
-    two = source_lines(built, c.victim2, sorted({p[0][1] for p in c.red if p[0]}))
+    two = source_lines(built, c.victim2, sorted({p[0][1] for p in c.red
+                                                 if p[0] and p[0][1] is not None}))
     groups = {}
     for where, outcome, detail in c.red:
         key = (outcome, in_function(one.get(where[0])), in_function(two.get(where[1]))) \
             if where else (outcome, "", "")
         groups.setdefault(key, []).append((where, detail))
-    return ["%s: %d pair%s, %s and %s, as +0x%x and +0x%x%s" % (
-        key[0], len(g), "" if len(g) == 1 else "s", key[1], key[2], g[0][0][0], g[0][0][1],
+    return ["%s: %d pair%s, %s and %s, as %s%s" % (
+        key[0], len(g), "" if len(g) == 1 else "s", key[1], key[2], offsets(g[0][0], " and "),
         "; " + g[0][1] if g[0][1].startswith("splat") else "")
         if g[0][0] else "%s: %s" % (key[0], g[0][1])
         for key, g in sorted(groups.items(), key=lambda item: -len(item[1]))]
@@ -459,7 +467,7 @@ def pair_windows(c, built):
 
 def schedule(c, where, built):
     at = "@%s-%s-%s" % (built.source.version, built.kernel.label, built.kernel.machine)
-    if c.victim2 and not where[1]:
+    if c.victim2 and where[1] is None:
         where = where[0]        # the operation need not be held for it
     elif c.victim2:
         return "%s+0x%x/%s/%s+0x%x/%s/%s%s" % (c.victim, where[0], c.action, c.victim2, where[1],
@@ -530,11 +538,11 @@ def write_points(explored, built, where):
     with open(os.path.join(where, "points.txt"), "w") as f:
         for c in explored:
             f.write("%s %s\n" % (c.verdict, c.name))
-            offsets = [p[0] for p in c.points] if not c.victim2 else []
-            lines = source_lines(built, c.victim, offsets)
+            lines = source_lines(built, c.victim,
+                                 [p[0] for p in c.points] if not c.victim2 else [])
             for at, outcome, detail in c.points:
                 f.write("  %-10s %-8s %s  %s\n" % (
-                    "+0x%x" % at if isinstance(at, int) else "+0x%x,+0x%x" % at, outcome,
+                    offsets(at), outcome,
                     " < ".join(lines.get(at, [])), detail))
         f.write("".join(line + "\n" for line in [judge.limits_of(built.kernel.arch)] if line))
 

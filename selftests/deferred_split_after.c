@@ -123,7 +123,6 @@ static bool plant(const char *fault)
 	if (strcmp(fault, "leak"))
 		return !ds_write_file(DS_SPLITQ "audit_plant", fault);
 	thp = ds_map_thp();
-	/* Not MADV_DONTNEED: khugepaged would fill that up again. */
 	return thp && !munmap(thp + ds_thp_size() / 2, ds_thp_size() / 2);
 }
 

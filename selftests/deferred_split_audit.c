@@ -158,6 +158,8 @@ FIXTURE_SETUP(audit)
 		SKIP(return, "%s", why);
 	self->size = ds_thp_size();
 	self->marked = ds_need_pmd() ? NR_THPS : 0;
+	/* khugepaged at work all the time: what is asserted does not hang on its clock. */
+	ds_knob_set(DS_KHUGEPAGED "scan_sleep_millisecs", "1");
 	ds_memcg_create(&self->memcg);
 	ASSERT_TRUE(ds_memcg_enter(&self->memcg));
 	for (i = 0; i < NR_THPS; i++) {

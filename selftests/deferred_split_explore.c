@@ -345,6 +345,12 @@ static const char *judge(struct explorer *x, struct round *r)
 	/* 6.12 does not scan the queue of a memcg that is offline. */
 	if (offline || (x->plant && !strcmp(x->plant, "LEAK")))
 		return NULL;
+	/*
+	 * On its way to the LRU it has a reference more, and what a scan cannot split
+	 * for that, stock takes for used: that would be this scan's doing.
+	 */
+	if (x->underused && !x->pinned)
+		ds_drain();
 	/* A scan of both nodes: on 6.12 the queue of a memcg has no node. */
 	for (nid = 0; nid < 2; nid++)
 		if (!x->plant || strcmp(x->plant, "STUCK"))
@@ -396,14 +402,25 @@ static void plant(struct explorer *x, const char *word)
  */
 static void allocate_again(struct explorer *x)
 {
-	static const enum ds_cpu cpus[] = { DS_CPU_OWNER, DS_CPU_VICTIM, DS_CPU_OP };
+	/*
+	 * Each on its own CPU: a CPU on which the owner has run is one that who unmaps
+	 * its memory may wait for, with a kernel that notes that lazily, as 7.3.
+	 */
+	struct {
+		struct ds_actor *actor;
+		enum ds_cpu cpu;
+	} all[] = {
+		{ &x->owner, DS_CPU_OWNER },
+		{ &x->foreign[0], DS_CPU_VICTIM },
+		{ &x->foreign[1], DS_CPU_OP },
+	};
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(cpus); i++) {
-		ds_actor_send(&x->owner, DS_DO_MAP, NULL, cpus[i], &x->subject);
-		answer_of(x, &x->owner);
-		ds_actor_send(&x->owner, DS_DO_UNMAP, NULL, cpus[i], &x->subject);
-		answer_of(x, &x->owner);
+	for (i = 0; i < ARRAY_SIZE(all); i++) {
+		ds_actor_send(all[i].actor, DS_DO_MAP, NULL, all[i].cpu, &x->subject);
+		answer_of(x, all[i].actor);
+		ds_actor_send(all[i].actor, DS_DO_UNMAP, NULL, all[i].cpu, &x->subject);
+		answer_of(x, all[i].actor);
 	}
 }
 
@@ -677,10 +694,11 @@ static void explore_point(struct explorer *x, unsigned int offset)
 static void explore_pair(struct explorer *x, unsigned long number, unsigned int offset,
 			 unsigned int offset2)
 {
+	bool through, put_back = false;
 	enum ds_pause state, state2;
 	struct ds_actor *victim, *op;
+	struct ds_folio look;
 	struct round r;
-	bool through;
 	double until;
 
 	round_begin(x, &r);
@@ -706,6 +724,9 @@ static void explore_pair(struct explorer *x, unsigned long number, unsigned int 
 		if (state2 == DS_HELD) {
 			x->both++;
 			r.completed = through;
+			/* What becomes of it now is the operation's doing. */
+			put_back = through && !ds_folio_peek(r.before.pfn, &look) &&
+				   !strcmp(look.list, "linked") && ds_pause_state(1) == DS_HELD;
 		}
 	} else if (x->stage) {
 		start_op(x, &r);
@@ -725,8 +746,9 @@ static void explore_pair(struct explorer *x, unsigned long number, unsigned int 
 	else
 		count_round(x, &r);
 	if (r.wrong)
-		printf("pair %lu %s+0x%x %s+0x%x %s victim=%d op=%d\n", number, x->symbol, offset,
-		       x->symbol2, offset2, r.wrong, r.victim.result, r.op.result);
+		printf("pair %lu %s+0x%x %s+0x%x %s victim=%d op=%d%s\n", number, x->symbol, offset,
+		       x->symbol2, offset2, r.wrong, r.victim.result, r.op.result,
+		       put_back ? " (queued when the victim was through)" : "");
 	fflush(stdout);
 	if (!is_harmless(x, &r))
 		end(x, FRESH);
@@ -915,6 +937,9 @@ int main(int argc, char **argv)
 		why = ds_knobs_set();
 	if (!why)
 		why = ds_set_underused(x.underused);
+	/* Awake once, it sleeps for long. */
+	if (!why)
+		why = ds_knob_set(DS_KHUGEPAGED "scan_sleep_millisecs", "600000");
 	if (!why && x.size)
 		why = ds_set_size_enabled(x.size);
 	if (why)

@@ -830,6 +830,8 @@ char *ds_map_thp(void)
 		munmap(thp + size, map + size - thp);
 	madvise(thp, size, MADV_HUGEPAGE);
 	thp[0] = 1;
+	/* khugepaged would fill up what is unmapped of it. */
+	madvise(thp, size, MADV_NOHUGEPAGE);
 	if (ds_is_thp(thp))
 		return thp;
 	munmap(thp, size);

@@ -152,7 +152,8 @@ long ds_count_node(const struct ds_memcg *memcg, int nid);
 /**
  * ds_map_thp - map and fault in one THP
  *
- * Nothing else is mapped by that: ds_thp_size() bytes are to be unmapped.
+ * Nothing else is mapped by that: ds_thp_size() bytes are to be unmapped. They are
+ * MADV_NOHUGEPAGE from then on, so that khugepaged leaves them alone.
  * Return: the address of the THP, NULL if no THP was to be had.
  */
 char *ds_map_thp(void);

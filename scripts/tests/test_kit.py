@@ -275,7 +275,8 @@ class Explore(Sandbox):
             source=types.SimpleNamespace(version="6.12.117"),
             kernel=types.SimpleNamespace(label="stock", machine="x86_64"))
         for c, where in ((explore.Combination("f", "scan", "munmap-half", "partial+64k"), 0x1b),
-                         (explore.Combination("f", "scan", "exit", "queued", "g"), (1, 0x2c))):
+                         (explore.Combination("f", "scan", "exit", "queued", "g"), (1, 0x2c)),
+                         (explore.Combination("f", "scan", "exit", "queued", "g"), (1, 0))):
             name = explore.schedule(c, where, built)
             again, at, m = explore.parse_schedule(name)
             self.assertEqual(again.name, c.name)
@@ -387,13 +388,13 @@ class Explore(Sandbox):
               "pair 4097 f+0x4 g+0xc CORRUPT v"], 1, []))
         explore.explore_one(sessions, c, seconds=60)
         self.assertEqual([p[:2] for p in c.points],
-                         [((0, 0), "LOST"), ((4, 8), "HANG"), ((4, 12), "CORRUPT")])
+                         [((0, None), "LOST"), ((4, 8), "HANG"), ((4, 12), "CORRUPT")])
         self.assertTrue(sessions.command.endswith(" 4097"))
         self.assertEqual(c.tried, 2)
         built = types.SimpleNamespace(
             source=types.SimpleNamespace(version="6.12.117"),
             kernel=types.SimpleNamespace(label="stock", machine="x86_64"))
-        self.assertEqual(explore.schedule(c, (4, 0), built),
+        self.assertEqual(explore.schedule(c, (4, None), built),
                          "f+0x4/scan/munmap-half/queued@6.12.117-stock-x86_64")
 
     def test_a_schedules_name_says_what_base_pages(self):
