@@ -16,10 +16,12 @@ import time
 import build
 import common
 import initramfs
+import judge
 from common import ARCHES, die, say
 
 PROBE_SECONDS = 20      # a KVM guest that is not through by then hangs
 BOOT_SECONDS = 120      # silence before init's first word
+SPLAT_SECONDS = 20      # the same, when the kernel has complained: a built-in suite hangs
 HANG_SECONDS = 60       # silence after it: init says something every 2 s
 PR_SET_PDEATHSIG = 1
 ICOUNT_SHIFT = 1        # under -icount an instruction is 2^this ns of the guest's time
@@ -105,6 +107,14 @@ def said_hello(run):
         return False
 
 
+def silence(run):
+    """For how long may a guest say nothing?"""
+    if said_hello(run):
+        return HANG_SECONDS
+    console = judge.clean(judge.read(run, "console.log")).split("\n")
+    return SPLAT_SECONDS if judge.first_splats(console) else BOOT_SECONDS
+
+
 def watch(process, run, limit, on_tick=None):
     """Wait for the guest's end; returns how it ended: exit, hung or late."""
     start = last = time.monotonic()
@@ -121,7 +131,7 @@ def watch(process, run, limit, on_tick=None):
         size = sizes(run)
         if size != seen:
             seen, last = size, t
-        if t - last > (HANG_SECONDS if said_hello(run) else BOOT_SECONDS):
+        if t - last > min(SPLAT_SECONDS, HANG_SECONDS, BOOT_SECONDS) and t - last > silence(run):
             return "hung"
         if t - start > limit:
             return "late"

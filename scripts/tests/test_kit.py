@@ -1000,6 +1000,16 @@ class Boot(Sandbox):
         rows, _ = judge.judge_run(self.run_dir)
         self.assertEqual(judge.overall(rows), judge.ERROR)
 
+    def test_who_has_complained_may_be_silent_for_less(self):
+        self.with_limits(SPLAT_SECONDS=1, BOOT_SECONDS=2, HANG_SECONDS=3)
+        with tempfile.TemporaryDirectory() as where:
+            for name, text, limit in (("console.log", "[ 1.0] ok 1 one\n", 2),
+                                      ("console.log", "[    1.0] list_del corruption. next->prev should be 1, but was 2.\n", 1),
+                                      ("results.log", "1 hello release=x\n", 3)):
+                with open(os.path.join(where, name), "w") as f:
+                    f.write(text)
+                self.assertEqual(boot.silence(where), limit)
+
     def test_kvm_is_for_guests_of_the_hosts_kind(self):
         os.environ["ACCEL"] = "auto"
         with unittest.mock.patch("platform.machine", return_value="aarch64"):
