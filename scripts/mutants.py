@@ -486,15 +486,20 @@ def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Pr
     # The series meets what any of them does.
     tests = [t for t in tests if any(runs(t[0], m, named, every, args.tests) for m in chosen)]
 
+    done, lock = {}, threading.Lock()
+
     def one(job):
         row = run_mutant(bench, *job, tests, named, seconds, chosen, every)
-        progress(row)
+        with lock:
+            done[job[0]] = row
+            progress(row)
+            # Each time: who is stopped has what there was, for --table.
+            save([done[m] for m, *_ in jobs if m in done], bench)
         return row
 
     with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
         rows = list(pool.map(one, jobs))
     clock.lap("%d mutants" % len(chosen))
-    save(rows, bench)
     return rows, bench
 
 

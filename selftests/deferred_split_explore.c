@@ -674,8 +674,14 @@ static void explore_point(struct explorer *x, unsigned int offset)
 	round_end(x, &r);
 
 	if (state == DS_ARMED) {
-		/* It took another way this time. */
+		/* It took another way this time. What is wrong is wrong all the same. */
 		x->missed++;
+		if (r.wrong) {
+			x->red++;
+			printf("point %s+0x%x %s victim=%d op=%d (the victim was not held)\n",
+			       x->symbol, offset, r.wrong, r.victim.result, r.op.result);
+			fflush(stdout);
+		}
 		if (!is_harmless(x, &r))
 			end(x, FRESH);
 		return;
