@@ -438,7 +438,7 @@ def explorer_finds():
     explore.show(stock, built)
     bad, schedules = [], []
     for bug, what, word, detail in STOCK_FINDS:
-        hits = [p for p in chosen[what].points if p[1] == word and detail in p[2]]
+        hits = [p for p in chosen[what].points if p[0] and p[1] == word and detail in p[2]]
         if hits:
             schedules.append((word, explore.schedule(chosen[what], hits[0][0], built)))
         else:

@@ -107,6 +107,7 @@ SECONDS = 900       # of one combination in one guest, at most
 PAIR_SECONDS = 60   # of one combination of two preemptions
 GUESTS = 200        # of one combination, at most
 HARMLESS = ("ok", "blocked")
+NOT_HELD = "(the victim was not held)"      # red all the same, but no schedule
 WHOLE = (0, 1 << 32)
 # lockdep halves the speed, and what it sees it sees without anybody being held, too.
 DEBUG = "list,vm"
@@ -270,7 +271,8 @@ class Reader:
             if c.victim2:       # red with one preemption already: no second offset
                 c.points.append(((offset, None), m.group(2), m.group(3)))
                 return
-            c.points.append((offset, m.group(2), m.group(3)))
+            c.points.append((0 if m.group(3).endswith(NOT_HELD) else offset,
+                             m.group(2), m.group(3)))
             self.next = offset + 1
             return
         m = re.match(r"covering (\d+) \S+\+0x([0-9a-f]+)$", line)
@@ -373,7 +375,7 @@ def explore_one(sessions, c, at=None, seconds=None, planted=None, first_red=()):
             break
         if splats or got.lost or got.how != "ended":
             culprit = c.points[-1][0]
-            first = reader.next if reader.trying else culprit + 1
+            first = reader.next if reader.trying else max(reader.next, culprit + 1)
         else:
             first = reader.next
         if not c.victim2 and c.executed and first > c.executed[-1]:
@@ -423,7 +425,7 @@ def windows(c, built):
     lines = source_lines(built, c.victim, [p[0] for p in c.red])
     found, previous = [], None
     for point in sorted(c.points, key=lambda p: p[0]):
-        if point[1] in HARMLESS:
+        if point[1] in HARMLESS or point[2].endswith(NOT_HELD):
             previous = None
             continue
         if previous is not None and found[-1][0][1] == point[1]:
@@ -439,7 +441,7 @@ def windows(c, built):
             in_function(lines.get(first[0])), last[0], in_function(lines.get(last[0])),
             "; " + first[2] if first[2].startswith(("splat", "alone")) or
             first[1] in ("SPLAT", "HANG") else ""))
-    return out
+    return out + ["%s: %s" % p[1:] for p in c.red if p[2].endswith(NOT_HELD)][:1]
 
 
 def offsets(where, between=","):
@@ -497,9 +499,10 @@ def show(explored, built):
             say("         %s" % c.note)
         for line in windows(c, built)[:12]:
             say("         %s" % line)
-        if c.red and c.red[0][0]:
+        placed = [p[0] for p in c.red if p[0]]
+        if placed:
             say("         make replay SCHEDULE=%s%s" % (
-                schedule(c, c.red[0][0], built),
+                schedule(c, placed[0], built),
                 "" if built.info["debug"] == DEBUG.split(",")
                 else " DEBUG=" + ",".join(built.info["debug"])))
 

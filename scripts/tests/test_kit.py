@@ -378,6 +378,17 @@ class Explore(Sandbox):
         self.assertEqual(c.points[-1][1], "SPLAT")
         self.assertEqual(sessions.dropped, 1)
 
+    def test_what_is_wrong_is_red_with_nobody_held(self):
+        import explore
+        c = explore.Combination("f", "scan", "munmap-half", "queued")
+        sessions = self.Sessions(
+            (self.COVER + ["point f+0x0 AUDIT victim=0 op=0 (the victim was not held)"], 3, []),
+            (self.COVER + ["point f+0x4 ok victim=0 op=0"], 0, []))
+        explore.explore_one(sessions, c)
+        self.assertEqual([p[:2] for p in c.points], [(0, "AUDIT"), (4, "ok")])
+        self.assertTrue(sessions.command.endswith(" 1"))
+        self.assertEqual(c.verdict, "FAIL")
+
     def test_pairs_go_on_behind_a_red_one(self):
         import explore
         c = explore.Combination("f", "scan", "munmap-half", "queued", "g")
