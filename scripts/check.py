@@ -92,7 +92,7 @@ class Checks:
             return
         said = io.StringIO()
         try:
-            with contextlib.nullcontext() if sys.stdout.isatty() else contextlib.redirect_stdout(said):
+            with contextlib.redirect_stdout(sys.stdout if sys.stdout.isatty() else said):
                 complaints = self.limited(function) or []
         except common.Fail as e:
             complaints = [str(e)]

@@ -159,7 +159,7 @@ FIXTURE_SETUP(audit)
 	self->size = ds_thp_size();
 	self->marked = ds_need_pmd() ? NR_THPS : 0;
 	/* khugepaged at work all the time: what is asserted does not hang on its clock. */
-	ds_knob_set(DS_KHUGEPAGED "scan_sleep_millisecs", "1");
+	ASSERT_EQ(NULL, ds_knob_set(DS_KHUGEPAGED "scan_sleep_millisecs", "1"));
 	ds_memcg_create(&self->memcg);
 	ASSERT_TRUE(ds_memcg_enter(&self->memcg));
 	for (i = 0; i < NR_THPS; i++) {
