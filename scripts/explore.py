@@ -29,6 +29,7 @@ import judge
 import run
 from common import die, say
 
+ADDED = ("queued", "queued+root", "dropped", "dropped+neighbour")
 # function: (the actions that execute it, the states that the folio is in before)
 VICTIMS = {
     "deferred_split_scan": (("scan",), (
@@ -40,9 +41,10 @@ VICTIMS = {
     # By the scan, only where it puts something back.
     "folio_split_queue_lock_irqsave": (("scan",), ("partial+pinned", "underused+pinned")),
     "split_queue_del": (("scan",), ("queued", "partial")),
-    "split_queue_add": (("munmap-half",), ("queued", "queued+root")),
-    "__split_queue_add": (("munmap-half", "scan"), ("queued", "partial")),
-    "deferred_split_folio": (("munmap-half",), ("queued", "queued+root")),
+    # What is queued at its fault is not added once more: what a scan has dropped is.
+    "split_queue_add": (("munmap-half",), ADDED),
+    "__split_queue_add": (("munmap-half", "scan"), ("queued", "partial") + ADDED[2:]),
+    "deferred_split_folio": (("munmap-half",), ADDED),
     "__folio_unqueue_deferred_split": (("munmap-all", "exit"), ("queued", "partial",
                                                                 "partial+64k")),
     "split_huge_page_to_list_to_order": (("scan",), ("underused", "partial", "partial+64k")),
@@ -60,7 +62,7 @@ VICTIMS_7 = {
     "deferred_split_isolate": (("scan",), ("queued", "partial")),
     # With the series; stock has it on a list of its own, list_lru_isolate_move().
     "list_lru_isolate": (("scan",), ("queued", "partial")),
-    "__list_lru_add": (("munmap-half", "scan"), ("queued", "partial")),
+    "__list_lru_add": (("munmap-half", "scan"), ("queued", "partial") + ADDED[2:]),
     "__list_lru_del": (("munmap-all", "scan"), ("queued", "partial")),
     "deferred_split_folio": VICTIMS["deferred_split_folio"],
     "__folio_unqueue_deferred_split": VICTIMS["__folio_unqueue_deferred_split"],
@@ -177,7 +179,8 @@ def plan(victims, operations, states, base="6.12"):
             die("unknown OP '%s'" % name, "OP is a list of: %s" % " ".join(OPERATIONS))
     known = sorted({s for _, all_states in table.values() for s in all_states})
     for name in states:
-        if not re.fullmatch(r"(queued|underused|partial)(\+(root|pinned|locked|\d+k))*", name):
+        if not re.fullmatch(r"(queued|underused|partial|dropped)"
+                            r"(\+(root|pinned|locked|neighbour|\d+k))*", name):
             die("unknown STATE '%s'" % name, "STATE is a list of: %s" % " ".join(known))
     found = []
     for victim in victims or table:
@@ -197,6 +200,9 @@ def plan(victims, operations, states, base="6.12"):
                     # At its stage migration has isolated it: nobody else frees it, or reclaims it.
                     if not operations and op == "migrate" and victim in (
                             "__folio_unqueue_deferred_split", "__remove_mapping"):
+                        continue
+                    # A scan finds nothing then, or somebody else.
+                    if action == "scan" and state.startswith("dropped"):
                         continue
                     # The root memcg cannot be removed, charges move in a hierarchy of their own.
                     if "root" in state and op in ("cgroup-remove",) + V1:
@@ -696,8 +702,8 @@ def arguments():
     parser.add_argument("--victim", default=env("VICTIM") or "", help="functions (VICTIM, all)")
     parser.add_argument("--op", default=env("OP") or "", help="operations (OP, all)")
     parser.add_argument("--state", default=env("STATE") or "",
-                        help="queued underused partial, with +root +pinned +locked +64k behind "
-                        "(STATE, those that make sense)")
+                        help="queued underused partial dropped, with +root +pinned +locked "
+                        "+neighbour +64k behind (STATE, those that make sense)")
     parser.add_argument("--pairs", action="store_true", default=env("PAIRS") == "1",
                         help="two preemptions (PAIRS=1)")
     parser.add_argument("--time", type=int, default=int(env("TIME") or PAIR_SECONDS),

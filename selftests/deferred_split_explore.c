@@ -32,9 +32,10 @@
  *
  * STATE is what the folio is in before: queued (at fault, not partially mapped),
  * underused (the same, all of it zero, and max_ptes_none is 0: a scan wants to
- * split it) or partial (its last page is unmapped); then, with a + before each:
- * root (in the root memcg), pinned or locked (somebody has a reference, or the
- * folio's lock, until both are through), and a size such as 64k.
+ * split it), partial (its last page is unmapped) or dropped (a scan has taken it off
+ * the queue, as used); then, with a + before each: root (in the root memcg), pinned
+ * or locked (somebody has a reference, or the folio's lock, until both are through),
+ * neighbour (another folio of the same owner is on the queue) and a size such as 64k.
  *
  * A line per instruction that the victim was held at, or per pair:
  *
@@ -93,7 +94,7 @@
 struct explorer {
 	const struct ds_action *victim, *op;
 	const char *symbol, *symbol2;
-	bool underused, partial, root, pinned, locked;
+	bool underused, partial, dropped, root, pinned, locked;
 	size_t size;
 	const char *plant;
 
@@ -211,6 +212,7 @@ static long count_queued(struct explorer *x)
 static bool round_begin(struct explorer *x, struct round *r)
 {
 	struct ds_subject *s = &x->subject;
+	struct ds_folio look;
 	int i;
 
 	memset(r, 0, sizeof(*r));
@@ -236,6 +238,10 @@ static bool round_begin(struct explorer *x, struct round *r)
 	s->nid = r->before.nid;
 	if (strcmp(r->before.list, "linked"))
 		cannot("the folio is not queued in this state");
+	/* It is the first: a neighbour stays. */
+	if (x->dropped && (ds_scan(&s->memcg, s->nid, 1) || ds_folio(s->owner, s->thp, &look) ||
+			   strcmp(look.list, "empty")))
+		cannot("a scan does not drop the folio in this state");
 	if (x->pinned || x->locked) {
 		r->keep = ds_folio_keep(s->owner, s->thp, x->locked ? "lock" : "pin");
 		if (r->keep < 0)
@@ -373,9 +379,10 @@ static bool kernel_said_something(struct explorer *x)
 
 	while ((n = read(x->kmsg, record, sizeof(record) - 1)) > 0 || (n < 0 && errno == EPIPE)) {
 		record[n > 0 ? n : 0] = '\0';
-		/* That an interrupt took long is what a hold does. */
+		/* That an interrupt took long is what a hold does; the other is of a frozen one. */
 		if (n < 0 || ((atoi(record) & 7) <= 4 &&
-			      !strstr(record, "hrtimer: interrupt took")))
+			      !strstr(record, "hrtimer: interrupt took") &&
+			      !strstr(record, "unhandlable page")))
 			said = true;
 	}
 	return said;
@@ -852,7 +859,8 @@ static bool parse_state(struct explorer *x, char *state)
 		return false;
 	x->underused = !strcmp(word, "underused");
 	x->partial = !strcmp(word, "partial");
-	if (!x->underused && !x->partial && strcmp(word, "queued"))
+	x->dropped = !strcmp(word, "dropped");
+	if (!x->underused && !x->partial && !x->dropped && strcmp(word, "queued"))
 		return false;
 	while ((word = strtok(NULL, "+"))) {
 		size_t size = strtoul(word, &tail, 10);
@@ -865,6 +873,8 @@ static bool parse_state(struct explorer *x, char *state)
 			x->pinned = true;
 		else if (!strcmp(word, "locked"))
 			x->locked = true;
+		else if (!strcmp(word, "neighbour"))
+			x->subject.neighbours = 1;
 		else
 			return false;
 	}
