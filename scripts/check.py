@@ -186,20 +186,33 @@ def style_of_c(source):
 
 
 def git_am(source, kernel):
-    """The complete series applies with git am, and holds the tests."""
+    """The complete series, as it is written out, makes of the base what make run builds."""
     wanted = ["selftests/mm/deferred_split/deferred_split_unmap.c"] + \
         (["mm/tests/deferred_split_kunit.c"] if kernel.has_kunit else [])
-    with tempfile.TemporaryDirectory() as scratch:
-        out = os.path.join(scratch, "out")
-        names = series.write_series(kernel, source, out)
-        text = "".join(common.file_bytes(os.path.join(out, n)).decode() for n in names)
     bad = []
-    if len([n for n in names if n.endswith(".patch")]) != len(kernel.patches) + len(wanted):
+    with tempfile.TemporaryDirectory() as scratch:
+        out, tree, stage = (os.path.join(scratch, name) for name in ("out", "tree", "stage"))
+        names = series.write_series(kernel, source, out)
+        patches = [os.path.join(out, n) for n in names]
+        text = "".join(common.file_bytes(p).decode() for p in patches)
+        os.mkdir(tree)
+        os.mkdir(stage)
+        files = build.prepare.stage_all(kernel, source, stage)
+        series.base_files(source, files, tree)
+        series.must(tree, "am", "-q", "--empty=drop", *patches)
+        tracked = series.must(tree, "ls-files").split()
+        if sorted(tracked) != sorted(n for n in files if os.path.exists(os.path.join(stage, n))):
+            bad.append("git am makes other files than the kit: %s" % " ".join(
+                set(tracked) ^ set(files)))
+        bad += ["%s: not what the kit builds, to the byte" % n for n in tracked
+                if not os.path.exists(os.path.join(stage, n)) or
+                common.file_bytes(os.path.join(tree, n)) !=
+                common.file_bytes(os.path.join(stage, n))]
+    # And the cover letter.
+    if len(names) != len(kernel.patches) + len(wanted) + 1:
         bad.append("expected %d patches: %s" % (len(kernel.patches) + len(wanted),
                                                 " ".join(names)))
-    for path in wanted:
-        if path not in text:
-            bad.append("%s is in none of the patches" % path)
+    bad += ["%s is in none of the patches" % path for path in wanted if path not in text]
     return bad
 
 

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Write the complete series, tests included, as git format-patch does.
+"""Write the complete series, tests included, as git format-patch --cover-letter does.
 
 The patches of patches/<base>/ are applied with git am to the files they touch,
 then the KUnit suite, where it builds, and the kselftests are added as patches of
-their own. The directory that it writes can be given to git am in a kernel tree.
-Nobody signs a patch off for somebody else: who sends it adds that with git am -s.
+their own. The cover letter is patches/<base>/0000-cover-letter.txt; git adds what
+it always adds. In a kernel tree: git am --empty=drop DIR/*.patch (the cover letter
+is what is empty). Nobody signs a patch off for somebody else: who sends it adds
+that with git am -s.
 """
 import os
+import re
 import shutil
 import subprocess
 
@@ -80,6 +83,36 @@ def must(tree, *words):
     return got.stdout
 
 
+def base_files(source, names, tree):
+    """A repository of those files as they are in the base, tagged so."""
+    must(tree, "init", "-q")
+    # Whoever runs this is the author of the two test patches.
+    if git(tree, "config", "user.email").returncode:
+        must(tree, "config", "user.email", "splitq@localhost")
+        must(tree, "config", "user.name", "splitq")
+    for name in names:
+        pristine = os.path.join(source.path, name)
+        if os.path.exists(pristine):
+            os.makedirs(os.path.dirname(os.path.join(tree, name)), exist_ok=True)
+            shutil.copy(pristine, os.path.join(tree, name))
+    must(tree, "add", "-A", "-f")
+    must(tree, "commit", "-q", "-m", source.description)
+    must(tree, "tag", "base")
+
+
+def describe(tree, base):
+    """Gives git our cover letter; returns what is said to format-patch."""
+    path = os.path.join(common.patch_dir(base), "0000-cover-letter.txt")
+    text = common.file_bytes(path).decode()
+    m = re.match(r"Subject: \[(PATCH[^\]]*)\] (.*)\n\n", text)
+    if not m:
+        die("%s does not begin with 'Subject: [PATCH ...] ...'" % path)
+    branch = must(tree, "symbolic-ref", "--short", "HEAD").strip()
+    must(tree, "config", "branch.%s.description" % branch,
+         m.group(2) + "\n\n" + text[m.end():])
+    return ["--cover-letter", "--cover-from-description=subject", "--subject-prefix=" + m.group(1)]
+
+
 def write_series(kernel, source, out):
     """Apply everything in a scratch repository and export it; returns the file names."""
     # Applied once without git first: that names patch, file and hunk.
@@ -91,19 +124,7 @@ def write_series(kernel, source, out):
         os.makedirs(path)
     try:
         names = prepare.stage_all(kernel, source, stage)
-        must(tree, "init", "-q")
-        # Whoever runs this is the author of the two test patches.
-        if git(tree, "config", "user.email").returncode:
-            must(tree, "config", "user.email", "splitq@localhost")
-            must(tree, "config", "user.name", "splitq")
-        for name in names:
-            pristine = os.path.join(source.path, name)
-            if os.path.exists(pristine):
-                os.makedirs(os.path.dirname(os.path.join(tree, name)), exist_ok=True)
-                shutil.copy(pristine, os.path.join(tree, name))
-        must(tree, "add", "-A", "-f")
-        must(tree, "commit", "-q", "-m", source.description)
-        must(tree, "tag", "base")
+        base_files(source, names, tree)
         must(tree, "am", "-q", *kernel.patches)
 
         def add(message, prefix_ok):
@@ -122,10 +143,8 @@ def write_series(kernel, source, out):
 
         tmp = out + ".%d.tmp" % os.getpid()
         shutil.rmtree(tmp, ignore_errors=True)
-        must(tree, "format-patch", "-q", "--no-signature", "--zero-commit", "-o", tmp, "base..HEAD")
-        cover = os.path.join(common.patch_dir(kernel.base), "0000-cover-letter.txt")
-        if os.path.exists(cover):
-            shutil.copy(cover, tmp)
+        must(tree, "format-patch", "-q", "--no-signature", "--zero-commit",
+             *describe(tree, kernel.base), "-o", tmp, "base..HEAD")
         shutil.rmtree(out, ignore_errors=True)
         os.rename(tmp, out)
         return sorted(os.listdir(out))
