@@ -92,6 +92,17 @@ def say(text):
     print(text, flush=True)
 
 
+def number(name, text, least):
+    """A whole number that the user gives in a variable."""
+    try:
+        value = int(text, 0)
+    except ValueError:
+        value = None
+    if value is None or not least <= value < 2**63:
+        die("%s=%s" % (name, text), "give a whole number from %d on" % least)
+    return value
+
+
 def cache_dir(*parts):
     root = os.environ.get("SPLITQ_CACHE") or os.path.join(
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "splitq")

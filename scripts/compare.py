@@ -4,6 +4,7 @@
 Stock must be red where the bugs are that the series fixes, the series green
 everywhere. Exit status 0 only if both are so.
 """
+import argparse
 import sys
 
 import common
@@ -115,16 +116,49 @@ def compare(args, clock, show=say):
     return stock, series, problems
 
 
-def verb():
-    args = run.run_arguments(__doc__).parse_args()
-    clock = common.Clock()
-    stock, series, problems = compare(args, clock)
+def repeat(args, clock, times, parallel):
+    """The same, many times: how often was stock red with each word, the series green?"""
+    need_usual_pages(args)
+    problems, expected = [], RED_ON_STOCK[args.base]
+    for series in ("1", "0"):
+        runs = run.Runs(argparse.Namespace(**dict(vars(args), series=series)), clock)
+        found = runs.many(times, parallel, red_wanted=series == "0")
+        clock.lap("guests (%s)" % runs.kernel.label)
+        say(runs.describe(times, parallel))
+        if series == "1":
+            say(run.times_table(found))
+            for r in [r for rows in found for r in rows]:
+                if r["verdict"] != must_be(args.base, r["test"]):
+                    problems.append("series: %s: %s: %s" % (r["test"], r["verdict"], r["run"]))
+            continue
+        for test, words in sorted(expected.items()):
+            if test not in {r["test"] for r in found[0]}:
+                continue
+            for word in (words,) if isinstance(words, str) else words:
+                red = sum(not check_red(rows, {test: word}) for rows in found)
+                say("%-36s red %d of %d: %s" % (test, red, times, word))
+                if red < times:
+                    problems.append("stock: %s: red %d of %d: %s" % (test, red, times, word))
+    return problems
+
+
+def finish(problems, clock):
     for p in problems:
         say("not as it must be: " + p)
     say(clock.report())
     say("verdict: %s" % (judge.FAIL if problems else
                          "PASS: stock is red where it must be, the series is green"))
     return 1 if problems else 0
+
+
+def verb():
+    args = run.repeat_arguments(run.run_arguments(__doc__)).parse_args()
+    clock = common.Clock()
+    times, parallel = run.repeats(args)
+    if times > 1:
+        return finish(repeat(args, clock, times, parallel), clock)
+    _, _, problems = compare(args, clock)
+    return finish(problems, clock)
 
 
 if __name__ == "__main__":

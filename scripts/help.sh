@@ -49,6 +49,8 @@ variable     default              meaning
   LINUX      -                    a kernel tree to use instead; it is only read
   TESTS      all                  words; only tests whose name contains one; quick: a
                                   minute of races
+  REPEAT     1                    make run, make compare: so many times, and a count per
+                                  test: 10 of 10; PARALLEL=2: two guests at a time
   SMP        2                    vCPUs; an even number has two NUMA nodes
   MEM        1024                 guest memory in MiB
   ACCEL      auto                 auto (a probe guest decides), kvm or tcg
@@ -56,8 +58,8 @@ variable     default              meaning
   GDB        0                    1: make shell waits for a debugger
   VICTIM     all                  make explore: functions to hold
   OP         all                  make explore: operations to run meanwhile
-  STATE      all                  make explore: queued underused partial, +root +pinned
-                                  +locked +64k behind it
+  STATE      all                  make explore: queued underused partial dropped, +root
+                                  +pinned +locked +neighbour +64k behind it
   RANGE      all                  make explore: offsets of the function, 0xOFF-0xOFF
   PAIRS      0                    1: make explore with two preemptions
   SCHEDULE   -                    make replay: a schedule as make explore prints it

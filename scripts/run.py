@@ -6,6 +6,8 @@ one that does not, the rest go on in a fresh guest: what follows a corruption is
 noise. Exit status 0 only if
 something passed and nothing failed, was vacuous, or could not be judged.
 """
+import collections
+import concurrent.futures
 import json
 import os
 import shutil
@@ -195,31 +197,77 @@ def run_tests(built, tests, args, accel, run, show=True):
     return rows
 
 
-def execute(args, clock=None, label=""):
+class Runs:
+    """The chosen tests on one kernel, which is built once, as often as wanted."""
+
+    def __init__(self, args, clock):
+        self.args, self.kernel = args, common.Kernel(args)
+        self.tests = choose(args.tests, args.arch)
+        boot.check_size(args)
+        self.built = build.Built(self.kernel, clock)
+        self.accel = "tcg" if args.det else boot.accelerator(self.built)
+        clock.lap("accelerator")
+
+    def once(self, where, show=True):
+        """All tests, in guests of their own: returns the judged rows."""
+        args, kernel, info = self.args, self.kernel, self.built.info
+        common.write_atomically(os.path.join(where, "again.sh"),
+                                "#!/bin/sh\n# Run this case once more, from the top of the kit.\n" +
+                                again(kernel, args) + "\n")
+        rows = run_tests(self.built, self.tests, args, self.accel, where, show)
+        if not info["pinned"]:
+            for row in rows:
+                row["detail"] = (row.get("detail") or "") + " [not the pinned source: %s]" \
+                    % info["source"]
+        common.write_atomically(os.path.join(where, "results.json"), json.dumps(
+            {"kernel": info, "again": again(kernel, args), "limits": judge.limits(rows),
+             "rows": rows}, indent=1))
+        common.write_atomically(os.path.join(where, "results.tap"), judge.ktap(rows))
+        common.write_atomically(os.path.join(where, "results.txt"), judge.table(rows) + "\n")
+        return rows
+
+    def many(self, times, parallel, red_wanted=False):
+        """So many times: a list of rows of each. Says which were not good, unless that is wanted."""
+        top = new_run_dir(self.kernel.label)
+
+        def one(n):
+            where = os.path.join(top, "run-%d" % n)
+            os.mkdir(where)
+            rows = self.once(where, show=False)
+            if not red_wanted and not judge.good(rows):
+                say("run %d of %d: %s: %s" % (n, times, judge.summary(rows), where))
+            return rows
+
+        with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+            return list(pool.map(one, range(1, times + 1)))
+
+    def describe(self, times, parallel):
+        return "%d runs, %d at a time: %s %s %s, %s, %d vCPUs" % (
+            times, parallel, self.built.info["base"], self.kernel.label, self.kernel.machine,
+            self.accel, self.args.smp)
+
+
+def execute(args, clock=None):
     """make run for one kernel: returns (rows, run directory)."""
     clock = clock or common.Clock()
-    kernel = common.Kernel(args)
-    tests = choose(args.tests, args.arch)
-    boot.check_size(args)
-    built = build.Built(kernel, clock)
-    accel = "tcg" if args.det else boot.accelerator(built)
-    clock.lap("accelerator")
-    run = new_run_dir(kernel.label)
-    common.write_atomically(os.path.join(run, "again.sh"),
-                            "#!/bin/sh\n# Run this case once more, from the top of the kit.\n" +
-                            again(kernel, args) + "\n")
-    rows = run_tests(built, tests, args, accel, run)
-    clock.lap("guests (%s)" % kernel.label)
-    if not built.info["pinned"]:
-        for row in rows:
-            row["detail"] = (row.get("detail") or "") + " [not the pinned source: %s]" \
-                % built.info["source"]
-    common.write_atomically(os.path.join(run, "results.json"), json.dumps(
-        {"kernel": built.info, "again": again(kernel, args), "limits": judge.limits(rows),
-         "rows": rows}, indent=1))
-    common.write_atomically(os.path.join(run, "results.tap"), judge.ktap(rows))
-    common.write_atomically(os.path.join(run, "results.txt"), judge.table(rows) + "\n")
-    return rows, run
+    runs = Runs(args, clock)
+    where = new_run_dir(runs.kernel.label)
+    rows = runs.once(where)
+    clock.lap("guests (%s)" % runs.kernel.label)
+    return rows, where
+
+
+def times_table(found):
+    """Of many runs: per test how often it came to which verdict, and how long it took."""
+    lines, rows = [], [row for mine in found for row in mine]
+    for test in dict.fromkeys(row["test"] for row in rows):
+        mine = [row for row in rows if row["test"] == test]
+        counts = collections.Counter(row["verdict"] for row in mine)
+        seconds = sorted(row["seconds"] for row in mine)
+        lines.append("%-36s %s   %.1f to %.1f s" % (
+            test, " ".join("%d of %d %s" % (counts[v], len(found), v) for v in sorted(counts)),
+            seconds[0], seconds[-1]))
+    return "\n".join(lines)
 
 
 def run_arguments(description):
@@ -230,9 +278,37 @@ def run_arguments(description):
     return parser
 
 
+def repeat_arguments(parser):
+    parser.add_argument("--repeat", default=os.environ.get("REPEAT") or "1",
+                        help="run them so many times, each in a fresh guest (REPEAT, 1)")
+    parser.add_argument("--parallel", default=os.environ.get("PARALLEL") or "1",
+                        help="with --repeat: so many guests at a time (PARALLEL, 1)")
+    return parser
+
+
+def repeats(args):
+    """(how often, how many at a time)."""
+    return common.number("REPEAT", args.repeat, 1), common.number("PARALLEL", args.parallel, 1)
+
+
+def repeat(args, clock, times, parallel):
+    """make run, many times: the exit status."""
+    runs = Runs(args, clock)
+    found = runs.many(times, parallel)
+    clock.lap("guests (%s)" % runs.kernel.label)
+    say(times_table(found))
+    say(runs.describe(times, parallel))
+    say(clock.report())
+    say(judge.summary([row for mine in found for row in mine]))
+    return 0 if all(judge.good(mine) for mine in found) else 1
+
+
 def verb():
-    args = run_arguments(__doc__).parse_args()
+    args = repeat_arguments(run_arguments(__doc__)).parse_args()
     clock = common.Clock()
+    times, parallel = repeats(args)
+    if times > 1:
+        return repeat(args, clock, times, parallel)
     rows, run = execute(args, clock)
     say(judge.table(rows, sys.stdout.isatty()))
     say("case file: %s" % run)

@@ -30,17 +30,6 @@ SPLAT_LINES = 60
 TRIES = 3
 
 
-def number(name, text, least):
-    """A whole number that the user gives in a variable."""
-    try:
-        value = int(text, 0)
-    except ValueError:
-        value = None
-    if value is None or not least <= value < 2**63:
-        die("%s=%s" % (name, text), "give a whole number from %d on" % least)
-    return value
-
-
 def again(kernel, args):
     """The command that repeats it, as far as timing lets it be repeated."""
     return re.sub(r"^make run", "make torture SEED=%d TIME=%d" % (args.seed, args.time),
@@ -138,8 +127,8 @@ def arguments():
 
 def verb():
     args = arguments().parse_args()
-    args.time = number("TIME", args.time, 1)
-    args.seed = number("SEED", args.seed, 0)
+    args.time = common.number("TIME", args.time, 1)
+    args.seed = common.number("SEED", args.seed, 0)
     clock = common.Clock()
     rows, where = torture(args, clock)
     say(judge.table(rows, sys.stdout.isatty()))

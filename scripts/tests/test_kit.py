@@ -4,6 +4,7 @@
 No network, no kernel build, no QEMU: programs of the system are replaced by stubs
 on PATH where a failure of theirs is planted.
 """
+import argparse
 import contextlib
 import io
 import json
@@ -1659,6 +1660,57 @@ class Guests(unittest.TestCase):
             booted, rows = self.guests(tests, [(died, tests)])
             self.assertEqual(len(booted), 1)
             self.assertEqual(rows[1:], [(t, "ERROR") for t in tests])
+
+
+class Repeat(unittest.TestCase):
+    """REPEAT=N: every one of N counts."""
+
+    ARGS = dict(arch="x86_64", base="6.12", pages="4k", linux=None, mutant="", debug="list",
+                smp=2, mem=1024, series="1", tests="", det=False)
+
+    @staticmethod
+    def row(verdict, test="selftests/a"):
+        return {"test": test, "verdict": verdict, "seconds": 1.5, "run": "/x", "detail": ""}
+
+    def repeat(self, module, found, **more):
+        """The exit status, or the problems; and what is said. found: of SERIES=1, of SERIES=0."""
+        class Runs:
+            def __init__(self, args, clock):
+                self.series = args.series
+                self.kernel = types.SimpleNamespace(label="series")
+
+            def many(self, times, parallel, red_wanted=False):
+                return found[self.series]
+
+            def describe(self, times, parallel):
+                return "%d runs" % times
+
+        said = []
+        with unittest.mock.patch("run.Runs", Runs), \
+                unittest.mock.patch("run.say", said.append), \
+                unittest.mock.patch("compare.say", said.append):
+            got = module.repeat(argparse.Namespace(**self.ARGS), common.Clock(), 2, 1)
+        return got, "\n".join(map(str, said))
+
+    def test_one_that_is_not_good_fails(self):
+        good, bad = [self.row("PASS")], [self.row("VACUOUS")]
+        self.assertEqual(self.repeat(run, {"1": [good, good]})[0], 0)
+        got, said = self.repeat(run, {"1": [good, bad]})
+        self.assertEqual(got, 1)
+        self.assertIn("1 of 2 PASS 1 of 2 VACUOUS", said)
+
+    def test_stock_must_be_red_each_time(self):
+        import compare
+        good, bad = [self.row("PASS")], [self.row("FAIL")]
+        with unittest.mock.patch.dict(compare.RED_ON_STOCK, {"6.12": {"selftests/a": "LOST"}}), \
+                unittest.mock.patch("compare.said", lambda row: "LOST"):
+            got, said = self.repeat(compare, {"1": [good, good], "0": [bad, bad]})
+            self.assertEqual(got, [])
+            self.assertIn("red 2 of 2: LOST", said)
+            self.assertIn("red 1 of 2", self.repeat(
+                compare, {"1": [good, good], "0": [bad, good]})[0][0])
+            self.assertIn("series: selftests/a: FAIL", self.repeat(
+                compare, {"1": [good, bad], "0": [bad, bad]})[0][0])
 
 
 class Mutants(Sandbox):
