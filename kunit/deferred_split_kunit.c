@@ -2020,24 +2020,47 @@ static void a_thp_not_used_lately_is_split_too(struct kunit *test)
 	zap_rest(&map);
 }
 
-static void the_huge_zero_folio_is_not_queued(struct kunit *test)
+static void map_huge_zero_folio(struct kunit *test, struct mapped *map)
 {
-	struct mapped map;
 	char c;
 
 	need_pmd(test);
-	map_area(test, &map);
-	map.size = HPAGE_PMD_SIZE;
-	KUNIT_ASSERT_EQ(test, get_user(c, (char __user *)map.base), 0);
-	map.folio = READ_ONCE(huge_zero_folio);
-	if (!map.folio)
+	map_area(test, map);
+	map->size = HPAGE_PMD_SIZE;
+	KUNIT_ASSERT_EQ(test, get_user(c, (char __user *)map->base), 0);
+	map->folio = READ_ONCE(huge_zero_folio);
+	if (!map->folio)
 		kunit_skip(test, "use_zero_page is off");
+}
+
+static void the_huge_zero_folio_is_not_queued(struct kunit *test)
+{
+	struct mapped map;
+
+	map_huge_zero_folio(test, &map);
 	zap_half(&map);
 	EXPECT_OFF_QUEUE(test, map.folio);
 	EXPECT_NOTHING_LEFT(test);
 	zap_rest(&map);
 	EXPECT_QUEUED(test, 0);
 }
+
+#ifdef ZERO_FOLIO_BECOMES_A_THP
+static void a_thp_in_place_of_the_huge_zero_folio_is_queued(struct kunit *test)
+{
+	struct mapped map;
+
+	map_huge_zero_folio(test, &map);
+	fault_in(test, &map);
+	KUNIT_ASSERT_EQ(test, folio_order(map.folio), (unsigned int)LARGE_ORDER);
+	EXPECT_ON_QUEUE(test, map.folio);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+	put_mapped(&map);
+	zap_rest(&map);
+	EXPECT_QUEUED(test, 0);
+}
+#endif
 
 /* Pinned for DMA: an underused one is dropped, a partially mapped one is not. */
 static unsigned long scan_pinned(struct kunit *test, struct mapped *map)
@@ -3077,6 +3100,28 @@ static void a_memcg_that_goes_offline_gives_its_queue_to_its_parent(struct kunit
 {
 	a_memcg_goes_offline(test);
 }
+
+static void a_memcg_that_goes_offline_gives_up_the_queue_of_another_node(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct ds_place there, heirs;
+	int nid;
+
+	use_mortal_memcg(test);
+	nid = next_node_in(ctx->here.nid, node_states[N_MEMORY]);
+	if (nid == ctx->here.nid)
+		kunit_skip(test, "there is only one node");
+	there = place_of(ctx, ctx->here.memcg, nid);
+	heirs = place_of(ctx, split_queue_heir(ctx->here.memcg), nid);
+	deferred_split_folio(new_folio_on(test, &there, SMALL_ORDER), true);
+	EXPECT_QUEUED_AT(test, &there, 1);
+	kill_memcg(test);
+	EXPECT_QUEUED_AT(test, &heirs, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+	put_folios(ctx);
+	EXPECT_QUEUED_AT(test, &heirs, 0);
+	EXPECT_PARTIALLY_MAPPED(test, 0);
+}
 #else
 static void a_memcg_that_goes_offline_keeps_its_queue(struct kunit *test)
 {
@@ -3236,6 +3281,9 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_thp_that_nobody_maps_is_put_back),
 	KUNIT_CASE(a_thp_not_used_lately_is_split_too),
 	KUNIT_CASE(the_huge_zero_folio_is_not_queued),
+#ifdef ZERO_FOLIO_BECOMES_A_THP
+	KUNIT_CASE(a_thp_in_place_of_the_huge_zero_folio_is_queued),
+#endif
 	KUNIT_CASE(an_underused_thp_is_dropped_while_pinned),
 	KUNIT_CASE(a_partially_mapped_thp_is_put_back_while_pinned),
 	KUNIT_CASE(an_underused_thp_is_not_split_while_mlocked),
@@ -3274,6 +3322,7 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_memcg_that_goes_offline_keeps_its_queue),
 #else
 	KUNIT_CASE(a_memcg_that_goes_offline_gives_its_queue_to_its_parent),
+	KUNIT_CASE(a_memcg_that_goes_offline_gives_up_the_queue_of_another_node),
 #endif
 	KUNIT_CASE(a_memcg_that_is_offline_can_be_scanned),
 	KUNIT_CASE(what_a_dead_memcg_owns_can_still_be_queued),

@@ -742,6 +742,7 @@ KUNIT_RED = ("a_thp_unmapped_when_a_scan_lets_go_of_it_is_not_lost",
 # kunit.py's guest has one node. And CONFIG_MEMORY_FAILURE on x86 wants X86_MCE, but one
 # .kunitconfig serves all architectures; the guest of make run has it.
 NOT_BY_KUNIT_PY = ("a_memcg_has_a_queue_on_each_node",
+                   "a_memcg_that_goes_offline_gives_up_the_queue_of_another_node",
                    "a_folio_with_a_poisoned_page_is_not_underused")
 
 
