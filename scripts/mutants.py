@@ -657,7 +657,7 @@ def verb():
         return 0
     compare.need_usual_pages(args)
     chosen = choose(args.base, args.only)
-    seconds = torture.number("TIME", args.time, 0)
+    seconds = common.number("TIME", args.time, 0)
     clock = common.Clock()
     rows, bench = matrix(args, chosen or find(args.base), args.named, seconds, args.parallel,
                          clock, every=args.every)

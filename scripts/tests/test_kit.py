@@ -5,7 +5,9 @@ No network, no kernel build, no QEMU: programs of the system are replaced by stu
 on PATH where a failure of theirs is planted.
 """
 import argparse
+import ast
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -1660,6 +1662,32 @@ class Guests(unittest.TestCase):
             booted, rows = self.guests(tests, [(died, tests)])
             self.assertEqual(len(booted), 1)
             self.assertEqual(rows[1:], [(t, "ERROR") for t in tests])
+
+
+class Scripts(unittest.TestCase):
+    def test_a_script_takes_of_another_what_that_has(self):
+        """What is renamed in one is not asked for in another, also where no test comes by."""
+        taken = 0
+        for name in sorted(os.listdir(common.SCRIPTS)):
+            if not name.endswith(".py"):
+                continue
+            tree = ast.parse(common.file_bytes(os.path.join(common.SCRIPTS, name)))
+            ours = {a.asname or a.name: importlib.import_module(a.name)
+                    for node in ast.walk(tree) if isinstance(node, ast.Import)
+                    for a in node.names
+                    if os.path.exists(os.path.join(common.SCRIPTS, a.name + ".py"))}
+            # Not where something else is called so.
+            stored = {n.id for n in ast.walk(tree)
+                      if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            stored |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and \
+                        node.value.id in ours and node.value.id not in stored:
+                    taken += 1
+                    with self.subTest(script=name, line=node.lineno):
+                        self.assertTrue(hasattr(ours[node.value.id], node.attr),
+                                        "%s.%s" % (node.value.id, node.attr))
+        self.assertGreater(taken, 500)
 
 
 class Repeat(unittest.TestCase):
