@@ -3157,6 +3157,43 @@ static void what_a_dead_memcg_owns_can_still_be_queued(struct kunit *test)
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 }
 
+static void reclaim_comes_to_what_a_dead_memcg_owns(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+
+	use_mortal_memcg(test);
+	new_locked(test, SMALL_ORDER, true);
+	kill_memcg(test);
+	shrink_slab(GFP_KERNEL, ctx->here.nid, ctx->here.memcg, 0);
+	KUNIT_EXPECT_GT(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 0);
+	EXPECT_QUEUED(test, 1);
+}
+
+#ifdef SPLIT_QUEUE_IS_ALLOCATED
+static void kill_memcg_now(struct kunit *test, enum deferred_split_point point,
+			   struct folio *folio)
+{
+	struct ds_context *ctx = test->priv;
+
+	if (point != SPLIT_SUBLIST)
+		return;
+	ctx->look = NULL;
+	kill_memcg(test);
+}
+
+static void a_folio_whose_memcg_dies_before_it_has_a_queue_can_be_queued(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+
+	use_mortal_memcg(test);
+	ctx->look = kill_memcg_now;
+	new_queued(test, SMALL_ORDER, true);
+	KUNIT_EXPECT_NULL(test, ctx->look);
+	EXPECT_QUEUED(test, 1);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+}
+#endif
+
 static void a_memcg_that_goes_offline_gets_held_folios_back(struct kunit *test)
 {
 	struct ds_thread *scan;
@@ -3327,9 +3364,14 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_memcg_that_is_offline_can_be_scanned),
 	KUNIT_CASE(what_a_dead_memcg_owns_can_still_be_queued),
 	KUNIT_CASE(a_memcg_that_goes_offline_gets_held_folios_back),
+	KUNIT_CASE(reclaim_comes_to_what_a_dead_memcg_owns),
 	KUNIT_CASE(reclaim_of_a_memcg_splits_what_it_has_queued),
 	KUNIT_CASE(reclaim_of_a_memcg_leaves_other_queues_alone),
 	KUNIT_CASE(reclaim_of_a_memcg_sees_what_is_queued_later),
+#ifdef SPLIT_QUEUE_IS_ALLOCATED
+	/* At the end: where that goes wrong the kernel oopses. */
+	KUNIT_CASE(a_folio_whose_memcg_dies_before_it_has_a_queue_can_be_queued),
+#endif
 	{}
 };
 

@@ -19,6 +19,7 @@ enum deferred_split_point {
 	SPLIT_FREEZE,		/* a split is about to freeze its references */
 	SPLIT_FROZEN,		/* it is frozen or freed, and leaves the queue next */
 	SPLIT_MIGRATE,		/* its migration is about to count its references */
+	SPLIT_SUBLIST,		/* its memcg has no sublist; is the same memcg pinned next? */
 	NR_SPLIT_POINTS,
 };
 

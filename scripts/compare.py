@@ -16,7 +16,7 @@ from common import say
 RED_ON_STOCK = {
     "6.12": {
         # B39, B29, list_empty() of a folio that is on a private list, B54, B41, B53, B52,
-        # B46, B48, B39 in a migration
+        # B46, B48, B39 in a migration, B55
         "kunit/deferred_split": (r"not ok \d+ a_frozen_folio_is_left_alone",
                                  r"not ok \d+ a_locked_underused_folio_is_put_back",
                                  r"not ok \d+ a_held_folio_is_not_queued_nor_counted",
@@ -26,12 +26,16 @@ RED_ON_STOCK = {
                                  r"not ok \d+ a_half_unmapped_while_migrated_is_seen",
                                  r"not ok \d+ a_thp_unmapped_when_a_scan_lets_go_of_it_is_not_lost",
                                  r"not ok \d+ a_thp_is_not_queued_between_the_stores_of_list_del_init",
-                                 r"not ok \d+ a_folio_that_migration_has_frozen_is_left_alone"),
+                                 r"not ok \d+ a_folio_that_migration_has_frozen_is_left_alone",
+                                 r"not ok \d+ reclaim_comes_to_what_a_dead_memcg_owns"),
         "selftests/unmap_is_not_lost": "LOST: ",                             # B46
         "selftests/unmap_does_not_corrupt": "CORRUPT: |list_(add|del) corruption",   # B48
         "selftests/whole": ("MARKED: partially mapped after move 1",        # B53
                             "split by move 2",
-                            "SPLIT: mlocked"),                               # B41
+                            "SPLIT: mlocked",                                # B41
+                            "FORGOTTEN: it was moved in the swap cache"),    # B56
+        "selftests/scan": ("STUCK: its memcg is gone",                      # B55
+                           "FORGOTTEN: it could not be split once"),        # B54
         "selftests/charge_move": "SPLIT: the move has split a THP",
         "selftests/partial": "LOST: unmap_half_of_queued",                  # B46
         "selftests/migrate": ("FORGOTTEN: move_underused",                  # B29, B54
@@ -48,7 +52,8 @@ RED_ON_STOCK = {
                                  r"not ok \d+ a_half_unmapped_while_migrated_is_seen"),
         "selftests/unmap_does_not_corrupt": "CORRUPT: |list_(add|del) corruption",   # B48
         "selftests/whole": ("MARKED: partially mapped after move 1",        # B53
-                            "split by move 2"),
+                            "split by move 2",
+                            "FORGOTTEN: it was moved in the swap cache"),    # B56
     },
 }
 # What cannot run on a base: charges do not move any more since 6.14. The device is

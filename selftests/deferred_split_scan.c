@@ -8,7 +8,7 @@
  * of the queue, as many as was asked for, also if that is more than are taken off at a
  * time. One that somebody has a reference to goes to the tail. Then one THP, that is
  * underused or partially mapped: it keeps its place on the queue when it is moved, when
- * it has taken the place of the huge zeropage, and when its memcg is gone (from 6.19 on);
+ * it has taken the place of the huge zeropage, and when its memcg is gone;
  * and reclaim of its memcg splits it.
  */
 #define _GNU_SOURCE
@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/utsname.h>
@@ -443,49 +444,66 @@ TEST_F(thp, is_split_by_reclaim_of_its_memcg)
 	EXPECT_FALSE(ds_is_thp(self->thp)) TH_LOG("STUCK: reclaim does not come to it");
 }
 
-/* Is the kernel this one, or a later one? */
-static void split_without_memcg(struct __test_metadata *_metadata, struct ds_memcg *memcg,
-				char *thp)
+/*
+ * It is charged to a memcg, from which its owner goes away, and which is removed. On
+ * its queue it must be found all the same when there is need of memory above that.
+ */
+static void split_without_memcg(struct __test_metadata *_metadata, FIXTURE_DATA(thp) *self,
+				bool underused, int cpu)
 {
-	struct ds_memcg above;
+	struct ds_memcg child = { };
+	char file[300];
+	struct stat st;
 	int i;
 
-	ds_memcg_root(&above);
 	ASSERT_TRUE(ds_memcg_enter(&root));
-	ds_memcg_remove(memcg);
-	ASSERT_EQ(0, memcg->dir[0]) TH_LOG("the memcg cannot be removed");
-	/* It goes offline some time after that. */
-	for (i = 0; i < TRIES && ds_is_thp(thp); i++) {
+	munmap(self->thp, ds_thp_size());
+	snprintf(file, sizeof(file), "%scgroup.subtree_control", self->memcg.dir);
+	ds_write_file(file, "+memory");
+	snprintf(file, sizeof(file), "%smemory.swap.max", self->memcg.dir);
+	ds_write_file(file, "0");
+	ASSERT_GT((int)sizeof(child.dir), snprintf(child.dir, sizeof(child.dir), "%schild/",
+						   self->memcg.dir));
+	ASSERT_EQ(0, mkdir(child.dir, 0755)) TH_LOG("%s", child.dir);
+	ASSERT_EQ(0, stat(child.dir, &st));
+	child.ino = st.st_ino;
+	ASSERT_TRUE(ds_memcg_enter(&child));
+	ds_pin_to_cpu(cpu);
+	self->thp = ds_map_thp();
+	ds_memcg_enter(&root);
+	ASSERT_EQ(0, rmdir(child.dir)) TH_LOG("the memcg cannot be removed");
+	ASSERT_NE(NULL, self->thp) TH_LOG("no THP to be had");
+	if (cpu && ds_node_of(0, self->thp) == 0)
+		SKIP(return, "it is not on another node");
+	keep_as_it_is(self->thp, ds_thp_size());
+	if (!underused)
+		unmap_last_page(self->thp, ds_thp_size());
+
+	snprintf(file, sizeof(file), "%smemory.reclaim", self->memcg.dir);
+	if (access(file, F_OK))
+		SKIP(return, "needs memory.reclaim");
+	/* It goes offline some time after that; then the shrinker's debugfs does not show it. */
+	for (i = 0; i < TRIES && ds_count(&child); i++)
 		usleep(10000);
-		scan_nodes(&above, 1000);
-	}
-	EXPECT_FALSE(ds_is_thp(thp)) TH_LOG("STUCK: its memcg is gone");
+	ASSERT_EQ(0, ds_count(&child)) TH_LOG("the memcg does not go offline");
+	for (i = 0; i < 10 && ds_is_thp(self->thp); i++)
+		ds_write_file(file, "1M");
+	EXPECT_FALSE(ds_is_thp(self->thp)) TH_LOG("STUCK: its memcg is gone");
+	EXPECT_EQ(1, self->thp[0]) TH_LOG("CONTENT: after a split");
 }
 
 TEST_F(thp, is_split_when_its_memcg_is_gone)
 {
-	if (!is_kernel(6, 19))
-		SKIP(return, "before 6.19 nobody scans the queue of a memcg that is gone");
-	split_without_memcg(_metadata, &self->memcg, self->thp);
+	split_without_memcg(_metadata, self, variant->underused, 0);
 }
 
 /* The other node's CPUs have the higher numbers. */
 TEST_F(thp, is_split_when_the_memcg_of_another_node_is_gone)
 {
-	if (!is_kernel(6, 19))
-		SKIP(return, "before 6.19 nobody scans the queue of a memcg that is gone");
 	if (ds_nr_nodes() < 2)
 		SKIP(return, "needs two NUMA nodes");
-	munmap(self->thp, ds_thp_size());
-	ds_pin_to_cpu(sysconf(_SC_NPROCESSORS_ONLN) - 1);
-	self->thp = ds_map_thp();
-	ASSERT_NE(NULL, self->thp) TH_LOG("no THP to be had");
-	keep_as_it_is(self->thp, ds_thp_size());
-	if (!variant->underused)
-		unmap_last_page(self->thp, ds_thp_size());
-	if (ds_node_of(0, self->thp) == 0)
-		SKIP(return, "it is not on another node");
-	split_without_memcg(_metadata, &self->memcg, self->thp);
+	split_without_memcg(_metadata, self, variant->underused,
+			    sysconf(_SC_NPROCESSORS_ONLN) - 1);
 }
 
 TEST_F(thp, is_not_marked_when_all_is_unmapped)

@@ -495,6 +495,14 @@ const char *ds_swap_create(size_t size)
 	return ds_swap_on() ? "no swap: swapon() failed" : NULL;
 }
 
+bool ds_swap_is_full(void)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/block/%s/mem_limit", swap_device + strlen("/dev/"));
+	return !ds_write_file(path, "1");
+}
+
 bool ds_swap_ios(long *reads, long *writes)
 {
 	char path[64], line[256];
@@ -887,6 +895,13 @@ bool ds_pfn_is_thp(unsigned long pfn)
 bool ds_is_thp(const void *addr)
 {
 	return ds_pfn_is_thp(ds_pfn_of(getpid(), addr));
+}
+
+bool ds_is_in_swap_cache(const void *addr)
+{
+	unsigned long pfn = ds_pfn_of(getpid(), addr);
+
+	return pfn && (ds_page_word("/proc/kpageflags", pfn) >> 13 & 1);	/* KPF_SWAPCACHE */
 }
 
 /* Moving pages begins with that; here from where it is to where it is. */

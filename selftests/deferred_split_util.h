@@ -67,6 +67,8 @@ const char *ds_swap_create(size_t size);
 int ds_swap_on(void);
 int ds_swap_off(void);
 void ds_swap_remove(void);
+/* From now on writes to it fail: what was swapped out stays in the swap cache. */
+bool ds_swap_is_full(void);
 /* How often it was read from and written to since it was made. */
 bool ds_swap_ios(long *reads, long *writes);
 
@@ -165,6 +167,7 @@ char *ds_map_queued(void);
 /* Is the folio at @addr still a THP, by /proc/kpageflags of the first page? */
 bool ds_is_thp(const void *addr);
 bool ds_pfn_is_thp(unsigned long pfn);
+bool ds_is_in_swap_cache(const void *addr);
 
 /* The number of the page that a process has at an address, 0 if it has none. */
 unsigned long ds_pfn_of(pid_t pid, const void *addr);

@@ -10,6 +10,9 @@
  * swapping_out_does_not_mark: nor is reclaim a partial unmap, which removes the PTEs
  * one by one as well, with the folio in the swap cache. Nothing would end the mark.
  *
+ * swap_cache_keeps_the_place: a THP that is queued, that could not be written to swap,
+ * and was mapped again from the swap cache, is queued still; also when it is moved then.
+ *
  * mlocked_is_not_split: a THP that is underused is split so that its zero-filled
  * pages can be freed. Those of an mlocked one are not, so it must not be split.
  *
@@ -20,6 +23,7 @@
 #include <errno.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -201,6 +205,40 @@ TEST_F(lock, pinned_is_dropped)
 		TH_LOG("PINNED: it is on the queue, for each scan to try it again");
 	close(fd);
 	EXPECT_EQ(1, self->thp[0]);
+}
+
+TEST_F(lock, swap_cache_keeps_the_place)
+{
+	const char *why = ds_nr_nodes() < 2 ? "needs two NUMA nodes" :
+					      ds_swap_create(64UL << 20);
+	size_t size = ds_thp_size(), i;
+	int nid = ds_node_of(0, self->thp);
+	char *thp = self->thp;
+
+	if (why)
+		SKIP(return, "%s", why);
+	if (!ds_swap_is_full())
+		SKIP(return, "the swap device takes all that is written to it");
+	/* What is all the same takes no room there. */
+	srandom(1);
+	for (i = 0; i < size; i++)
+		thp[i] = random();
+	for (i = 0; i < 50 && ds_node_of(0, thp) >= 0; i++) {
+		ASSERT_EQ(0, madvise(thp, size, MADV_PAGEOUT));
+		usleep(10000);
+	}
+	/* Who reads it does not take it out of the swap cache. */
+	for (i = 0; i < size; i += sysconf(_SC_PAGESIZE))
+		__atomic_load_n(thp + i, __ATOMIC_RELAXED);
+	if (!ds_is_thp(thp) || !ds_is_in_swap_cache(thp) || ds_count(&self->memcg) < 1)
+		SKIP(return, "VACUOUS: it is not back from the swap cache, whole and queued");
+	if (!ds_move(thp, !nid) || !ds_is_thp(thp) || !ds_is_in_swap_cache(thp))
+		SKIP(return, "VACUOUS: it was not moved in the swap cache");
+	EXPECT_GE(ds_count(&self->memcg), 1) TH_LOG("FORGOTTEN: it was moved in the swap cache");
+	srandom(1);
+	for (i = 0; i < size && thp[i] == (char)random(); i++)
+		;
+	EXPECT_EQ(size, i) TH_LOG("CONTENT: after a move in the swap cache");
 }
 
 /* That it would have been split, or the test above says nothing. */

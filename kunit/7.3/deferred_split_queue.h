@@ -28,6 +28,8 @@
 /* Folios do not go from memcg to memcg: no give_to_memcg(). */
 #define SPLIT_QUEUE_FOR_EACH_NODE
 #define SPLIT_QUEUE_GOES_TO_PARENT
+/* A memcg's is made when it has a folio that may be queued. */
+#define SPLIT_QUEUE_IS_ALLOCATED
 /* Who writes to the huge zero folio gets a THP. */
 #define ZERO_FOLIO_BECOMES_A_THP
 
