@@ -49,7 +49,9 @@ RED_ON_STOCK = {
                                  r"not ok \d+ migration_sees_that_a_scan_has_put_the_source_back",
                                  r"not ok \d+ an_underused_thp_is_put_back_while_referenced",
                                  r"not ok \d+ a_migrated_thp_is_not_marked",
-                                 r"not ok \d+ a_half_unmapped_while_migrated_is_seen"),
+                                 r"not ok \d+ a_half_unmapped_while_migrated_is_seen",
+                                 # and its last case, B57
+                                 "NULL pointer dereference.*__memcg_list_lru_alloc"),
         "selftests/unmap_does_not_corrupt": "CORRUPT: |list_(add|del) corruption",   # B48
         "selftests/whole": ("MARKED: partially mapped after move 1",        # B53
                             "split by move 2",

@@ -376,8 +376,12 @@ def judge_run(run):
             row["seed"] = int(seed)
         rows.append(row)
 
+    # Whoever was at work when the kernel was lost; a suite that is built in is at boot.
+    hung = hung_in_suite(parts["boot"]) if report.hello is None else None
+    suite = next((name for name in asked if name.startswith("kunit/")), None)
+    guilty = suite if hung and suite else "boot"
     if boot_splats and not any(name.startswith("kunit/") for name in report.tests):
-        rows.insert(0, dict(base, test="boot", verdict=FAIL, windows={}, seconds=0.0,
+        rows.insert(0, dict(base, test=guilty, verdict=FAIL, windows={}, seconds=0.0,
                             detail="splat: " + boot_splats[0]))
     if not rows:
         if not asked:
@@ -386,14 +390,12 @@ def judge_run(run):
             why = "no test began (QEMU ended %s)" % meta.get("ended")
         else:
             why = kernel_ok.why
-        hung = hung_in_suite(parts["boot"]) if report.hello is None else None
-        suite = next((name for name in asked if name.startswith("kunit/")), None)
         verdict = FAIL if boot_splats or (hung and suite) else ERROR
         if boot_splats:
             why = "splat: " + boot_splats[0]
         elif verdict == FAIL:
             why = "HANG: no progress at boot, in the KUnit suite %s" % hung
-        rows.append(dict(base, test=suite if hung and suite else "boot", verdict=verdict,
+        rows.append(dict(base, test=guilty, verdict=verdict,
                          windows={}, seconds=0.0, detail=why))
     elif kernel_ok and report.bye is None and rows[-1]["verdict"] == PASS:
         rows[-1].update(verdict=ERROR, detail="the guest was lost after it (QEMU ended %s)"

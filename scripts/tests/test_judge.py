@@ -218,6 +218,15 @@ class HungAtBoot(unittest.TestCase):
         self.assertEqual((row["verdict"], row["test"]), ("FAIL", "kunit/deferred_split"))
         self.assertIn("after 'not ok 1 one'", row["detail"])
 
+    def test_a_splat_that_ends_the_guest_is_the_suites(self):
+        oops = ["[    3.0] " + SPLATS["list add"]]
+        row = self.row(self.SUITE + oops)
+        self.assertEqual((row["verdict"], row["test"]), ("FAIL", "kunit/deferred_split"))
+        self.assertIn("splat", row["detail"])
+        # Not before it, or behind it.
+        for console in (oops, self.SUITE + ["[    3.0] not ok 1 deferred_split"] + oops):
+            self.assertEqual(self.row(console)["test"], "boot")
+
     def test_elsewhere_nobody_knows(self):
         for console in ([], self.SUITE[1:], self.SUITE + ["[    3.0] not ok 1 deferred_split"]):
             self.assertEqual(self.row(console)["verdict"], "ERROR")
