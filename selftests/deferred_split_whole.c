@@ -248,7 +248,7 @@ TEST_F(lock, swap_cache_keeps_the_place)
 	kill(child, SIGKILL);
 	waitpid(child, NULL, 0);
 	if (!moved)
-		SKIP(return, "VACUOUS: not moved in the swap cache; was it whole %d, there %d, queued %d",
+		SKIP(return, "VACUOUS: not moved in the swap cache (whole %d, there %d, queued %d)",
 		     whole, cached, queued);
 	EXPECT_GE(ds_count(&self->memcg), 1) TH_LOG("FORGOTTEN: it was moved in the swap cache");
 	srandom(1);
