@@ -22,6 +22,7 @@ import judge
 from common import TOP, die, say
 
 KEEP_RUNS = 60
+KEEP_OF_A_KIND = 10     # however many others came after: a matrix takes long to run again
 BUSY = 3600         # seconds: who has written to his run since then is still at it
 # What leaves a guest other than it was. They take the memory controller to cgroup
 # v1; and 6.12 warns of a page_counter underflow when kernel objects that
@@ -67,11 +68,20 @@ def written(path):
     return latest
 
 
+def too_many(names):
+    """Of the names of all runs, the oldest first, those that need not be kept."""
+    kinds = collections.defaultdict(list)
+    for name in names:
+        kinds[name.split("-", 2)[-1]].append(name)
+    kept = {name for same in kinds.values() for name in same[-KEEP_OF_A_KIND:]}
+    return [name for name in names[:-KEEP_RUNS] if name not in kept]
+
+
 def new_run_dir(label):
     root = common.cache_dir("runs")
     old = sorted(d for d in os.listdir(root) if os.path.isdir(os.path.join(root, d))
                  and not os.path.islink(os.path.join(root, d)))
-    for name in old[:-KEEP_RUNS]:
+    for name in too_many(old):
         try:
             if time.time() - written(os.path.join(root, name)) > BUSY:
                 shutil.rmtree(os.path.join(root, name), ignore_errors=True)

@@ -1690,6 +1690,14 @@ class Scripts(unittest.TestCase):
         self.assertGreater(taken, 500)
 
 
+class OldRuns(unittest.TestCase):
+    def test_of_each_kind_some_are_kept(self):
+        names = ["20261121-%06d-mutants" % n for n in range(12)] + \
+            ["20261121-%06d-series" % n for n in range(100, 200)]
+        self.assertEqual(run.too_many(names), names[:2] + names[12:-run.KEEP_RUNS])
+        self.assertEqual(run.too_many(names[:20]), [])
+
+
 class Repeat(unittest.TestCase):
     """REPEAT=N: every one of N counts."""
 
