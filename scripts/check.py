@@ -715,13 +715,16 @@ def mutants_are_listed():
 def kunit_cases(base, least=60):
     """The names of the KUnit suite's cases on a base; dies if there are too few, or one twice."""
     text = common.file_bytes(os.path.join(TOP, "kunit/deferred_split_kunit.c")).decode()
-    header = common.file_bytes(os.path.join(TOP, "kunit", base, "deferred_split_queue.h")).decode()
+    defined = {b: set(re.findall(r"^#define (\w+)", common.file_bytes(os.path.join(
+        TOP, "kunit", b, "deferred_split_queue.h")).decode(), re.M)) for b in common.bases()}
+    of_a_base = set().union(*defined.values())
     names, built = [], []
     for line in text.split("\n"):
         m = re.match(r"#if(n?)def (\w+)", line)
         if m:
-            built.append(bool(re.search(r"^#define %s\b" % m.group(2), header, re.M)) != bool(m.group(1))
-                         or not m.group(2).startswith("SPLIT_QUEUE_"))
+            # What is neither base's is of the configuration, and on.
+            built.append((m.group(2) in defined[base]) != bool(m.group(1))
+                         or m.group(2) not in of_a_base)
         elif line.startswith("#else"):
             built[-1] = not built[-1]
         elif line.startswith("#endif"):

@@ -1690,6 +1690,16 @@ class Scripts(unittest.TestCase):
         self.assertGreater(taken, 500)
 
 
+class KunitCases(unittest.TestCase):
+    def test_a_case_of_one_base_is_not_asked_for_on_another(self):
+        old, new = (set(check.kunit_cases(base)) for base in ("6.12", "7.3"))
+        self.assertIn("a_thp_in_place_of_the_huge_zero_folio_is_queued", new - old)
+        self.assertIn("a_batch_is_put_back_on_more_than_one_queue", old - new)
+        self.assertIn("a_scan_ends_though_everything_comes_back", old & new)
+        # What is of the configuration is on.
+        self.assertIn("reclaim_comes_to_what_a_dead_memcg_owns", old & new)
+
+
 class OldRuns(unittest.TestCase):
     def test_of_each_kind_some_are_kept(self):
         names = ["20261121-%06d-mutants" % n for n in range(12)] + \
