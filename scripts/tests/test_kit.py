@@ -1692,6 +1692,7 @@ class Scripts(unittest.TestCase):
 
 class KunitCases(unittest.TestCase):
     def test_a_case_of_one_base_is_not_asked_for_on_another(self):
+        import check
         old, new = (set(check.kunit_cases(base)) for base in ("6.12", "7.3"))
         self.assertIn("a_thp_in_place_of_the_huge_zero_folio_is_queued", new - old)
         self.assertIn("a_batch_is_put_back_on_more_than_one_queue", old - new)
