@@ -138,6 +138,9 @@ def repeat(args, clock, times, parallel):
                 if r["verdict"] != must_be(args.base, r["test"]):
                     problems.append("series: %s: %s: %s" % (r["test"], r["verdict"], r["run"]))
             continue
+        problems += ["stock: %s: %s: %s" % (r["test"], r["verdict"], r["run"])
+                     for rows in found for r in rows
+                     if r["verdict"] in (judge.ERROR, judge.VACUOUS)]
         for test, words in sorted(expected.items()):
             if test not in {r["test"] for r in found[0]}:
                 continue

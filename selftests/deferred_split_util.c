@@ -495,7 +495,7 @@ const char *ds_swap_create(size_t size)
 	return ds_swap_on() ? "no swap: swapon() failed" : NULL;
 }
 
-bool ds_swap_is_full(void)
+bool ds_swap_fail_writes(void)
 {
 	char path[64];
 

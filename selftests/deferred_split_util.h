@@ -68,7 +68,7 @@ int ds_swap_on(void);
 int ds_swap_off(void);
 void ds_swap_remove(void);
 /* From now on writes to it fail: what was swapped out stays in the swap cache. */
-bool ds_swap_is_full(void);
+bool ds_swap_fail_writes(void);
 /* How often it was read from and written to since it was made. */
 bool ds_swap_ios(long *reads, long *writes);
 

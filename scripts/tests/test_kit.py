@@ -1697,8 +1697,6 @@ class KunitCases(unittest.TestCase):
         self.assertIn("a_thp_in_place_of_the_huge_zero_folio_is_queued", new - old)
         self.assertIn("a_batch_is_put_back_on_more_than_one_queue", old - new)
         self.assertIn("a_scan_ends_though_everything_comes_back", old & new)
-        # What is of the configuration is on.
-        self.assertIn("reclaim_comes_to_what_a_dead_memcg_owns", old & new)
 
 
 class OldRuns(unittest.TestCase):
@@ -1756,6 +1754,9 @@ class Repeat(unittest.TestCase):
             self.assertIn("red 2 of 2: LOST", said)
             self.assertIn("red 1 of 2", self.repeat(
                 compare, {"1": [good, good], "0": [bad, good]})[0][0])
+            lost = bad + [self.row("ERROR", "selftests/b")]
+            self.assertIn("stock: selftests/b: ERROR", self.repeat(
+                compare, {"1": [good, good], "0": [bad, lost]})[0][0])
             self.assertIn("series: selftests/a: FAIL", self.repeat(
                 compare, {"1": [good, bad], "0": [bad, bad]})[0][0])
 
