@@ -111,6 +111,7 @@ struct ds_context {
 	atomic_t irqs_on;		/* where a list head changes */
 	atomic_t no_preemption;		/* where a scan looks at a folio */
 	atomic_t wrong;			/* what look() did not like */
+	bool sees;			/* a scan leaves on the queue what cannot be split */
 	struct folio *destination;	/* of the last migration */
 	struct folio *referenced;	/* by take_a_reference() */
 	struct folio *folios[MAX_FOLIOS];
@@ -570,6 +571,17 @@ static void at_point(enum deferred_split_point point, struct folio *folio)
 		stay(hold);
 }
 
+/*
+ * Stands for deferred_split_sees() in the tasks of a test: a scan that takes all that
+ * is queued meets in its hands what the test has locked or referenced beforehand.
+ */
+static bool sees(struct folio *folio)
+{
+	struct kunit *test = READ_ONCE(current->kunit_test);
+
+	return !test || ((struct ds_context *)test->priv)->sees;
+}
+
 /* Whoever else comes by that point with that folio next is held there. */
 static struct ds_hold *hold_at(struct kunit *test, enum deferred_split_point point,
 			       struct folio *folio)
@@ -743,6 +755,7 @@ static int ds_init(struct kunit *test)
 	ctx->max_ptes_none = khugepaged_max_ptes_none;
 	ctx->orders = READ_ONCE(huge_anon_orders_madvise);
 	kunit_activate_static_stub(test, deferred_split_point, at_point);
+	kunit_activate_static_stub(test, deferred_split_sees, sees);
 	return 0;
 }
 
@@ -1275,7 +1288,7 @@ static void a_frozen_folio_counts_as_looked_at(struct kunit *test)
 	queue_scan(ctx, 1);
 	folio_ref_unfreeze(folio, 1);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 0);
-	expect_rotated(test, 2, FROZEN_GOES_TO_TAIL);
+	expect_rotated(test, 2, 1);
 }
 
 static void a_scan_gets_past_a_frozen_folio(struct kunit *test)
@@ -1509,6 +1522,49 @@ static void each_folio_of_a_batch_goes_its_own_way(struct kunit *test)
 	expect_order(test, wanted, 4);
 	EXPECT_QUEUED(test, 4);
 	EXPECT_PARTIALLY_MAPPED(test, 4);
+}
+
+/* What a scan sees that it cannot split stays on the queue, and goes to its tail. */
+static void what_is_locked_goes_to_the_tail(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+
+	need_empty_queue(test);
+	khugepaged_max_ptes_none = 0;
+	ctx->sees = true;
+	new_locked(test, SMALL_ORDER, true);
+	new_locked(test, LARGE_ORDER, false);
+	new_queued(test, 4, false);
+	KUNIT_EXPECT_EQ(test, queue_scan(ctx, 2), 0UL);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), 0);
+	expect_rotated(test, 3, 2);
+	EXPECT_QUEUED(test, 3);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+	/* The one that is not locked is next, and is put back behind them. */
+	KUNIT_EXPECT_EQ(test, queue_scan(ctx, 1), 0UL);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 1);
+	expect_rotated(test, 3, 0);
+}
+
+/* With the lock held, interrupts are off: for a batch, also if nothing goes into it. */
+static void a_scan_looks_at_a_batch_at_a_time(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	int i;
+
+	need_empty_queue(test);
+	ctx->sees = true;
+	for (i = 0; i < 3 * BATCH + 1; i++)
+		new_locked(test, SMALL_ORDER, i % 2);
+	for (i = 0; i < BATCH; i++)
+		KUNIT_EXPECT_TRUE(test, folio_ref_freeze(ctx->folios[i], 1));
+	KUNIT_EXPECT_EQ(test, queue_scan(ctx, 1000), 0UL);
+	for (i = 0; i < BATCH; i++)
+		folio_ref_unfreeze(ctx->folios[i], 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_BATCH]), 4);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), 0);
+	expect_rotated(test, ctx->nr, 0);
+	EXPECT_QUEUED(test, ctx->nr);
 }
 
 static void a_scan_ends_though_everything_comes_back(struct kunit *test)
@@ -1805,6 +1861,7 @@ static void a_scan_says_how_many_it_has_split(struct kunit *test)
 	struct mapped map[3];
 	int i;
 
+	ctx->sees = true;
 	for (i = 0; i < 3; i++) {
 		map_thp(test, &map[i]);
 		zap_half(&map[i]);
@@ -1922,6 +1979,73 @@ static void an_underused_thp_is_put_back_while_referenced(struct kunit *test)
 	put_mapped(&map);
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
 	EXPECT_QUEUED(test, 0);
+	zap_rest(&map);
+}
+
+/* A scan of the one THP that is queued leaves it there, and does not touch it. */
+static void expect_left_queued(struct kunit *test, struct mapped *map)
+{
+	long tried = vm_event(THP_SPLIT_PAGE) + vm_event(THP_SPLIT_PAGE_FAILED);
+	int refs = folio_ref_count(map->folio), unlinked;
+	struct ds_context *ctx = test->priv;
+
+	ctx->sees = true;
+	unlinked = atomic_read(&ctx->visits[SPLIT_UNLINK]);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 0UL);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), unlinked);
+	KUNIT_EXPECT_EQ(test, vm_event(THP_SPLIT_PAGE) + vm_event(THP_SPLIT_PAGE_FAILED), tried);
+	KUNIT_EXPECT_EQ(test, folio_ref_count(map->folio), refs);
+	EXPECT_ON_QUEUE(test, map->folio);
+	EXPECT_QUEUED(test, 1);
+}
+
+static void a_locked_thp_stays_queued(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	bool mark = use_mark(test);
+	struct mapped map;
+
+	need_empty_queue(test);
+	khugepaged_max_ptes_none = 0;
+	map_thp(test, &map);
+	if (mark)
+		zap_half(&map);
+	put_mapped(&map);
+	folio_lock(map.folio);
+	expect_left_queued(test, &map);
+	folio_unlock(map.folio);
+	EXPECT_PARTIALLY_MAPPED(test, mark);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 1UL);
+	EXPECT_NOTHING_LEFT(test);
+	zap_rest(&map);
+}
+
+static void a_partially_mapped_thp_stays_queued_while_referenced(struct kunit *test)
+{
+	struct mapped map;
+
+	need_empty_queue(test);
+	map_thp(test, &map);
+	zap_half(&map);
+	expect_left_queued(test, &map);
+	EXPECT_PARTIALLY_MAPPED(test, 1);
+	EXPECT_SPLIT_WHEN_PUT(test, &map);
+	zap_rest(&map);
+}
+
+/* What has a reference may still be used, and is to be dropped then. */
+static void a_used_thp_is_dropped_while_referenced(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+
+	need_empty_queue(test);
+	khugepaged_max_ptes_none = NONE_UNDERUSED;
+	ctx->sees = true;
+	map_thp(test, &map);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), scan_without_split(1, 0));
+	EXPECT_NOTHING_LEFT(test);
+	put_mapped(&map);
 	zap_rest(&map);
 }
 
@@ -2082,6 +2206,7 @@ static void an_underused_thp_is_dropped_while_pinned(struct kunit *test)
 
 	need_empty_queue(test);
 	khugepaged_max_ptes_none = 0;
+	ctx->sees = true;
 	map_thp(test, &map);
 	KUNIT_EXPECT_EQ(test, scan_pinned(test, &map), scan_without_split(1, 0));
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 1);
@@ -3300,6 +3425,8 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE_PARAM(a_scan_takes_no_more_than_it_is_asked_to, batch_gen_params),
 	KUNIT_CASE(a_scan_holds_at_most_a_batch),
 	KUNIT_CASE(each_folio_of_a_batch_goes_its_own_way),
+	KUNIT_CASE(what_is_locked_goes_to_the_tail),
+	KUNIT_CASE(a_scan_looks_at_a_batch_at_a_time),
 	KUNIT_CASE(a_scan_ends_though_the_queue_grows),
 	KUNIT_CASE(a_scan_looks_at_folios_with_preemption_on),
 	KUNIT_CASE(a_list_head_changes_with_interrupts_off),
@@ -3313,6 +3440,9 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_used_thp_is_not_split),
 	KUNIT_CASE_PARAM(a_referenced_folio_is_put_back, charged_gen_params),
 	KUNIT_CASE(an_underused_thp_is_put_back_while_referenced),
+	KUNIT_CASE_PARAM(a_locked_thp_stays_queued, mark_gen_params),
+	KUNIT_CASE(a_partially_mapped_thp_stays_queued_while_referenced),
+	KUNIT_CASE(a_used_thp_is_dropped_while_referenced),
 	KUNIT_CASE_PARAM(a_reference_that_comes_before_the_freeze_puts_a_thp_back, mark_gen_params),
 	KUNIT_CASE(a_split_that_is_refused_leaves_the_queue_alone),
 	KUNIT_CASE(a_thp_that_nobody_maps_is_put_back),

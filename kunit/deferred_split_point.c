@@ -23,3 +23,21 @@ void deferred_split_point(enum deferred_split_point point, struct folio *folio)
 	KUNIT_STATIC_STUB_REDIRECT(deferred_split_point, point, folio);
 }
 EXPORT_SYMBOL_IF_KUNIT(deferred_split_point);
+
+/**
+ * deferred_split_sees - may a scan see beforehand that a split would fail?
+ * @folio: a folio on the queue
+ *
+ * A scan leaves on the queue what is locked or has a reference too many. Both may
+ * come a moment later, when it has the folio off the queue. A test that says false
+ * here has the folio taken with a lock or reference that was there all the time.
+ *
+ * Context: any, the lock of the queue is held.
+ * Return: true, unless a test has put a function of its own here.
+ */
+bool deferred_split_sees(struct folio *folio)
+{
+	KUNIT_STATIC_STUB_REDIRECT(deferred_split_sees, folio);
+	return true;
+}
+EXPORT_SYMBOL_IF_KUNIT(deferred_split_sees);

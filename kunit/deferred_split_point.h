@@ -7,11 +7,13 @@
 #define _MM_TESTS_DEFERRED_SPLIT_POINT_H
 
 #include <linux/kconfig.h>
+#include <linux/types.h>
 
 struct folio;
 struct list_lru;
 
 enum deferred_split_point {
+	SPLIT_BATCH,		/* a scan takes the next batch off the queue; no folio */
 	SPLIT_QUEUE,		/* the lock of the queue is taken next, to put the folio on it */
 	SPLIT_UNLINK,		/* the folio's list head is about to be emptied */
 	SPLIT_UNDERUSED,	/* a scan has it, and looks whether it is underused */
@@ -30,9 +32,15 @@ extern struct list_lru deferred_split_lru;
 
 #if IS_ENABLED(CONFIG_DEFERRED_SPLIT_KUNIT_TEST)
 void deferred_split_point(enum deferred_split_point point, struct folio *folio);
+bool deferred_split_sees(struct folio *folio);
 #else
 static inline void deferred_split_point(enum deferred_split_point point, struct folio *folio)
 {
+}
+
+static inline bool deferred_split_sees(struct folio *folio)
+{
+	return true;
 }
 #endif
 

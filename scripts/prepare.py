@@ -178,8 +178,8 @@ def put_hook(text, rule):
         m = re.match(r"()}" if where == "end" else r"(\s*)" + expression, line) if inside else None
         if function != "-" and line.startswith("}"):
             inside = False
-        add = [m.group(1) + hook] if m else []
-        places += len(add)
+        add = [m.group(1) + part for part in hook.replace("\\t", "\t").split("\\n")] if m else []
+        places += bool(m)
         if add and where == "instead":
             out += add
             continue
@@ -187,7 +187,8 @@ def put_hook(text, rule):
             die("the hook before '%s' would change what the line above it does" % line.strip(),
                 "give that one braces, and a second statement")
         # A tree that has the hook already keeps it.
-        if add == (lines[max(n - 1, 0):n] if where == "before" else lines[n + 1:n + 2]):
+        if add == (lines[max(n - len(add), 0):n] if where == "before"
+                   else lines[n + 1:n + 1 + len(add)]):
             add = []
         out += add + [line] if where == "before" else [line] + add
     return "\n".join(out) if places else None

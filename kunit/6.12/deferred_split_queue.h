@@ -19,8 +19,6 @@
 
 /* What count() says of an empty queue: the memcg keeps its bit for the shrinker. */
 #define EMPTY_SPLIT_QUEUE	0UL
-/* Does a folio that cannot be referenced go to the tail? It stays where it is. */
-#define FROZEN_GOES_TO_TAIL	0
 /* Charge moving takes a folio from one memcg, and its queue, to another. */
 #if defined(folio_move_split_queue) && defined(CONFIG_MEMCG_V1)
 #define give_to_memcg(folio, memcg) folio_move_split_queue(folio, memcg)

@@ -23,8 +23,6 @@
 
 /* What count() says of an empty queue: the memcg's bit for the shrinker is cleared. */
 #define EMPTY_SPLIT_QUEUE	SHRINK_EMPTY
-/* Does a folio that cannot be referenced go to the tail? Out of the next batch's way. */
-#define FROZEN_GOES_TO_TAIL	1
 /* Folios do not go from memcg to memcg: no give_to_memcg(). */
 #define SPLIT_QUEUE_FOR_EACH_NODE
 #define SPLIT_QUEUE_GOES_TO_PARENT

@@ -664,6 +664,13 @@ class Hooks(unittest.TestCase):
         self.assertEqual(self.put("-", "after", "#include <a", "#include <b.h>"),
                          self.SOURCE.replace("<a.h>", "<a.h>\n#include <b.h>"))
 
+    def test_more_than_one_line(self):
+        rule = ("h", "before", r"g\(\);", r"if (!a())\n\treturn;")
+        once = self.put(*rule)
+        self.assertEqual(once, self.SOURCE.replace("void h(void)\n{\n", "void h(void)\n{\n\tif (!a())\n"
+                                                   "\t\treturn;\n"))
+        self.assertEqual(prepare.put_hook(once, ("mm/x.c",) + rule), once)
+
     def test_end_of_a_function(self):
         self.assertEqual(self.put("f", "end", "-", "EXPORT(f);"),
                          self.SOURCE.replace("}\n\nvoid", "}\nEXPORT(f);\n\nvoid"))
@@ -699,7 +706,7 @@ class Hooks(unittest.TestCase):
     def test_the_hooks_of_the_suite_can_be_read(self):
         for base in common.KUNIT_BASES:
             texts = " ".join(rule[4] for rule in prepare.kunit_hooks(base))
-            for point in ("QUEUE", "UNLINK", "UNDERUSED", "TRYLOCK", "FROZEN", "MIGRATE"):
+            for point in ("BATCH", "QUEUE", "UNLINK", "UNDERUSED", "TRYLOCK", "FROZEN", "MIGRATE"):
                 self.assertIn("deferred_split_point(SPLIT_%s," % point, texts, base)
 
     def test_a_base_has_its_own_part_of_the_suite(self):
