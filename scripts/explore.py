@@ -36,10 +36,11 @@ VICTIMS = {
         "queued", "underused", "partial", "partial+64k", "partial+root", "underused+locked",
         "partial+locked", "partial+pinned", "underused+pinned")),
     # These two only where the compiler has not put them into the above.
-    "deferred_split_isolate": (("scan",), ("queued", "partial")),
-    "deferred_split_requeue": (("scan",), ("partial+pinned", "underused+pinned")),
+    "deferred_split_isolate": (("scan",), ("queued", "partial", "partial+locked",
+                                           "partial+pinned")),
+    "deferred_split_requeue": (("scan",), ("underused+pinned",)),
     # By the scan, only where it puts something back.
-    "folio_split_queue_lock_irqsave": (("scan",), ("partial+pinned", "underused+pinned")),
+    "folio_split_queue_lock_irqsave": (("scan",), ("underused+pinned",)),
     "split_queue_del": (("scan",), ("queued", "partial")),
     # What is queued at its fault is not added once more: what a scan has dropped is.
     "split_queue_add": (("munmap-half",), ADDED),
@@ -59,7 +60,7 @@ VICTIMS = {
 # What is called otherwise, or inlined somewhere else, in 7.3.
 VICTIMS_7 = {
     "deferred_split_scan": VICTIMS["deferred_split_scan"],
-    "deferred_split_isolate": (("scan",), ("queued", "partial")),
+    "deferred_split_isolate": VICTIMS["deferred_split_isolate"],
     # With the series; stock has it on a list of its own, list_lru_isolate_move().
     "list_lru_isolate": (("scan",), ("queued", "partial")),
     "__list_lru_add": (("munmap-half", "scan"), ("queued", "partial") + ADDED[2:]),
