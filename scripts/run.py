@@ -165,12 +165,30 @@ def skipped(built, tests, args, accel, run):
             for name, _, _ in tests if name.startswith("kunit/") and not built.kernel.has_kunit]
 
 
+def set_aside(found, tried, guest):
+    """Take the tests of which QEMU, and not the kernel, made an end out of the rows that were
+    found, once each: returns their names. tried: name -> in which guest that was; a row of a
+    test that has been tried before says so.
+    """
+    again = []
+    for row in list(found):
+        name = row["test"]
+        if name in tried:
+            row["detail"] = "%s (before, in %s: %s)" % (row.get("detail") or "", tried[name],
+                                                        judge.STALE)
+        elif row["verdict"] == judge.ERROR and row.get("detail") == judge.STALE:
+            tried[name] = guest
+            found.remove(row)
+            again.append(name)
+    return again
+
+
 def run_tests(built, tests, args, accel, run, show=True):
     """Run the tests in as many guests as it takes; returns the judged rows.
 
     show: on a terminal, which one runs; and traces get source lines.
     """
-    rows, guest = skipped(built, tests, args, accel, run), 0
+    rows, guest, tried = skipped(built, tests, args, accel, run), 0, {}
     waiting = [t for t in tests if t[0] not in {r["test"] for r in rows}]
     while waiting:
         guest += 1
@@ -185,9 +203,13 @@ def run_tests(built, tests, args, accel, run, show=True):
         if show:
             ticker.end()
         found, left = judge.judge_run(where)
+        once_more = set_aside(found, tried, os.path.basename(where))
         rows += found
         if show and any("splat: " in (r.get("detail") or "") for r in found):
             decode(built, where)
+        if once_more:
+            waiting = [t for t in pending if t[0] in left + once_more] + waiting[len(pending):]
+            continue
         judged = {r["test"] for r in found}
         suites = [t for t in pending if t[0].startswith("kunit/")]
         if len(left) == len(pending) > len(suites) > 0:

@@ -1671,6 +1671,32 @@ class Guests(unittest.TestCase):
             self.assertEqual(rows[1:], [(t, "ERROR") for t in tests])
 
 
+    def test_what_qemu_has_ended_is_tried_once_more(self):
+        tests = ["selftests/a", "selftests/b"]
+
+        def stale(name):
+            return {"test": name, "verdict": "ERROR", "detail": judge.STALE}
+
+        def good(name):
+            return {"test": name, "verdict": "PASS", "detail": "x"}
+        booted, rows = self.guests(tests, [([stale("selftests/a")], ["selftests/b"]),
+                                           ([good(t) for t in tests], [])])
+        self.assertEqual([names for _, names in booted], [tests, tests])
+        self.assertEqual(rows, [(t, "PASS") for t in tests])
+        # The last one, alone in its guest; and not more than once.
+        booted, rows = self.guests(tests[:1], [([stale(tests[0])], []) for _ in range(2)])
+        self.assertEqual((len(booted), rows), (2, [(tests[0], "ERROR")]))
+        # Another error is what it is.
+        other = dict(stale(tests[0]), detail="no result")
+        booted, rows = self.guests(tests[:1], [([other], [])])
+        self.assertEqual((len(booted), rows), (1, [(tests[0], "ERROR")]))
+
+    def test_both_tries_are_told(self):
+        row = {"test": "selftests/a", "verdict": "PASS", "detail": "x"}
+        run.set_aside([row], {"selftests/a": "guest-2"}, "guest-3")
+        self.assertIn("guest-2: " + judge.STALE, row["detail"])
+
+
 class Scripts(unittest.TestCase):
     def test_a_script_takes_of_another_what_that_has(self):
         """What is renamed in one is not asked for in another, also where no test comes by."""
