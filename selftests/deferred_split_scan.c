@@ -210,6 +210,31 @@ TEST_F(queue, what_is_referenced_goes_to_the_tail)
 		TH_LOG("LEAK: all are split");
 }
 
+/* More of them than a scan takes at a time, and all before the others. */
+TEST_F(queue, what_is_referenced_does_not_keep_a_scan_from_the_rest)
+{
+	int pipefd[NR - 5][2], i;
+
+	for (i = 0; i < NR; i++)
+		unmap_last_page(folio_of(self->folios, i), SIZE);
+	for (i = 0; i < NR - 5; i++)
+		ASSERT_TRUE(refer(folio_of(self->folios, i), pipefd[i]));
+	ds_scan(&self->memcg, self->nid, NR);
+	EXPECT_EQ(NR - 5, nr_whole(self->folios, 0, NR - 5)) TH_LOG("they cannot be split");
+	EXPECT_EQ(0, nr_whole(self->folios, NR - 5, NR))
+		TH_LOG("STUCK: behind many that cannot be split");
+	EXPECT_EQ(NR - 5, ds_count_node(&self->memcg, self->nid))
+		TH_LOG("LOST: what cannot be split is not put back");
+	for (i = 0; i < NR - 5; i++)
+		let_go(pipefd[i]);
+	ds_scan(&self->memcg, self->nid, NR);
+	EXPECT_EQ(0, nr_whole(self->folios, 0, NR))
+		TH_LOG("STUCK: after they could not be split once");
+	EXPECT_EQ(0, ds_count(&self->memcg)) TH_LOG("LEAK: all are split, and some are queued");
+	EXPECT_EQ(self->marked, ds_size_stat(SIZE, "nr_anon_partially_mapped"))
+		TH_LOG("LEAK: all are split");
+}
+
 static bool is_kernel(int major, int minor)
 {
 	struct utsname name;
