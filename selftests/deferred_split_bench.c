@@ -408,7 +408,7 @@ static void scan_once(struct row row, const void *arg)
 	say_row(&row, "splits", s.returned, NULL);
 	row.bench = "locks";
 	say_row(&row, "acquisitions_per_folio", s.hold.count / n, NULL);
-	/* Those of split_folio(): of each folio that is split one, in every design. */
+	/* Those of split_folio(), of each folio that is split one: not if it is off the queue. */
 	say_row(&row, "split_acquisitions_per_folio", s.split_hold.count / n, NULL);
 
 	scan_queue(&row, c, true, &s);
