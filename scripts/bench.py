@@ -49,8 +49,8 @@ PLANS = {
                       ("latency", 300, "-r 2 -q 2000 -s 100 -t 2"),
                       ("workload", 300, "-r 1"), ("ttu_sync", 300, "-r 2 -s 100")),
     ("quick", ICOUNT): (("scan", 300, "-r 1 -q 256"), ("hold", 300, "-r 1 -q 10000")),
-    ("full", TIME): (("scan", 400, "-r 8 -q 2048"), ("hold", 400, "-r 6 -q 100000"),
-                     ("latency", 600, "-r 6 -q 10000 -s 400 -t 8"),
+    ("full", TIME): (("scan", 400, "-r 8 -q 2048"), ("hold", 400, "-r 8 -q 100000"),
+                     ("latency", 900, "-r 8 -q 10000 -s 800 -t 8"),
                      ("workload", 600, "-r 6"), ("ttu_sync", 300, "-r 8 -s 300")),
     ("full", ICOUNT): (("scan", 400, "-r 2 -q 1024"), ("hold", 400, "-r 2 -q 10000")),
 }
