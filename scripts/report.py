@@ -1160,12 +1160,34 @@ def second_section(doc, b, before):
         doc.lack("there is one run of make bench only; a second one shows whether the first can be "
                  "reproduced")
         return
-    inside = collections.Counter()
-    outside = []
+    doc.text("This run is of %s, the one before of %s. What is claimed are ratios to stock, which "
+             "takes its turn in the same run; medians of times are those of a machine that may be "
+             "twice as fast an hour later." % (b.meta["date"], before.meta["date"]))
+    for what, find, show_it in (
+            ("ratios to stock", lambda run, key, v: run.compare(key, v) if v != "stock" else None,
+             lambda got, kind: show_comparison(got)),
+            ("medians", lambda run, key, v: run.interval(key, v), show_interval)):
+        inside, outside = within_each_other(b, before, find, show_it)
+        doc.text("Of %d %s with an interval in both, %d intervals overlap and %d do not; %d have no "
+                 "interval in one of the two." % (inside[True] + inside[False], what, inside[True],
+                                                  inside[False], inside["no interval"]))
+        if outside:
+            doc.table("Not within each other's intervals: %s." % what,
+                      ["bench", "case", "metric", "variant", ">before", ">now", ON], outside, True)
+
+
+def within_each_other(b, before, find, show_it):
+    """How many intervals of two runs overlap, and the rows of those that do not.
+
+    find: (a run, key, variant) -> something with low and high, or None if there is no such.
+    """
+    inside, outside = collections.Counter(), []
     for key in sorted(b.series, key=str):
         for variant in b.variants([key]):
-            new = b.interval(key, variant)
-            old = before.interval(key, variant) if key in before.series else None
+            new = find(b, key, variant)
+            old = find(before, key, variant) if key in before.series else None
+            if new is None and variant == "stock" and old is None:
+                continue
             if not new or not old or new.low is None or old.low is None:
                 inside["no interval"] += 1
                 continue
@@ -1173,16 +1195,9 @@ def second_section(doc, b, before):
             inside[good] += 1
             if not good:
                 kind = unit(key.metric)
-                outside.append([key.bench, key_text(key), key.metric, variant,
-                                show_interval(old, kind), show_interval(new, kind),
-                                b.on(key.clock)])
-    doc.text("This run (%s) and the one before (%s): of %d medians with an interval in both, %d "
-             "intervals overlap and %d do not; %d have no interval in one of the two." % (
-                 b.meta["date"], before.meta["date"], inside[True] + inside[False], inside[True],
-                 inside[False], inside["no interval"]))
-    if outside:
-        doc.table("Not within each other's intervals.", ["bench", "case", "metric", "variant",
-                                                         ">before", ">now", ON], outside, True)
+                outside.append([key.bench, key_text(key), key.metric, variant, show_it(old, kind),
+                                show_it(new, kind), b.on(key.clock)])
+    return inside, outside
 
 
 def drift_section(doc, b):
