@@ -745,6 +745,16 @@ class Others(Sandbox):
         self.assertRegex(text, r"64 medians with an interval in both, 56 +intervals overlap and 8 "
                          r"do not|of 64\s+medians with an\s+interval in both, 56\s+intervals "
                          r"overlap and 8\s+do\s+not")
+        self.assertRegex(text, r"48\s+ratios\s+to\s+stock\s+with\s+an\s+interval\s+in\s+both,\s+40\s+"
+                         r"intervals\s+overlap\s+and\s+8\s+do\s+not")
+        # A machine that is slower now: no median is what it was, and each ratio is.
+        slow = copy.deepcopy(rows)
+        for r in slow:
+            r["value"] *= 3 if r["clock"] == "time" else 1
+        self.put(dict(SAMPLE.doc, rows=slow), "20250101-000000-bench", age=1000)
+        text = report.build([report.find("")[0]]).as_text()
+        self.assertRegex(text, r"32\s+intervals\s+overlap\s+and\s+32\s+do\s+not")
+        self.assertRegex(text, r"48\s+intervals\s+overlap\s+and\s+0\s+do\s+not")
         # Another kernel is no second run.
         other = dict(SAMPLE.doc, rows=rows)
         other["meta"] = dict(other["meta"], kernel="6.12.118")
