@@ -606,7 +606,14 @@ def by_case(doc, b, keys, title, ylabel, caption, logy=False, limits=(), baselin
         return
     kind = unit(keys[0].metric) if not baseline else "number"
     variants = [v for v in b.variants(keys) if v != baseline]
+    # A ratio of a quarter is as far from 1 as one of four.
+    ratios = [got[0] for key in keys for v in variants if baseline
+              for got in [b.compare(key, v, baseline)] if got and got[0] is not None]
+    wide = bool(ratios) and 0 < 4 * min(ratios) < max(ratios) < math.inf
+    logy = logy or wide
     plot = Plot("", ylabel, logx=False, logy=logy)
+    if wide:
+        plot.commands.append("set logscale y 2")
     plot.axis("y", kind if kind == "time" else "plain" if baseline or limits else kind)
     rows = {v: [] for v in variants}
     for n, key in enumerate(keys):
