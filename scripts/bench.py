@@ -50,7 +50,7 @@ PLANS = {
                       ("workload", 300, "-r 1"), ("ttu_sync", 300, "-r 2 -s 100")),
     ("quick", ICOUNT): (("scan", 300, "-r 1 -q 256"), ("hold", 300, "-r 1 -q 10000")),
     ("full", TIME): (("scan", 400, "-r 8 -q 2048"), ("hold", 400, "-r 8 -q 100000"),
-                     ("latency", 900, "-r 8 -q 10000 -s 800 -t 8"),
+                     ("latency", 900, "-r 8 -q 10000 -s 650 -t 8"),
                      ("workload", 600, "-r 6"), ("ttu_sync", 300, "-r 8 -s 300")),
     ("full", ICOUNT): (("scan", 400, "-r 6 -q 1024"), ("hold", 400, "-r 2 -q 10000")),
 }
@@ -67,7 +67,7 @@ CASES = {
     "scan": ("all-split", "none-split", "half-split", "contended"),
     "locks": ("all-split", "none-split", "half-split", "contended"),
     "hold": ("none-split",),
-    "latency": ("quiet", "while-scanning"),
+    "latency": ("quiet", "while-scanning", "while-paced"),
     "workload": ("allocator", "memcg-pressure", "fork-exit"),
     "ttu_sync": ("half-mapped", "zap"),
 }

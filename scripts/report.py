@@ -38,7 +38,7 @@ BENCHES = ("scan", "hold", "latency", "locks", "workload", "ttu_sync")
 CLOCKS = ("time", "icount")
 QUANTILES = (("median", 0.5), ("p99", 0.99), ("p99.9", 0.999), ("p99.99", 0.9999))
 CASES = ("all-split", "none-split", "half-split", "contended", "quiet", "while-scanning",
-         "allocator", "memcg-pressure", "fork-exit", "half-mapped", "zap")
+         "while-paced", "allocator", "memcg-pressure", "fork-exit", "half-mapped", "zap")
 FAR_OFF = 0.25      # the model's error, from which on it says so
 FLAT = 1.5          # times, from a full batch on: what is called flat
 BATCH = 31          # folios in a folio_batch
@@ -792,6 +792,9 @@ def above_rows(histogram, size):
 
 def latency_section(doc, b):
     doc.head(3, "Latency of unmap and free while it is scanned", "latency-" + b.anchor)
+    doc.text("while-scanning: the scanner scans as fast as it can; the less a folio costs it, the "
+             "more it scans, and the more of its time it has the lock. while-paced: it scans as "
+             "many folios a second in every variant, 50,000.")
     keys = [k for k in b.keys("latency") if k.metric in ("unmap_ns", "free_ns") and
             any(s.histograms for s in b.series[k].values())]
     if not keys:
@@ -1118,7 +1121,7 @@ def targets(b):
     keys = [k for k in b.keys("latency", "unmap_ns") if k.case != "quiet"]
     for key in keys:
         a, s = b.series[key].get("series"), b.series[key].get("stock")
-        row("p99.99 of an unmap, %s: no worse than stock" % params_text(key.params, ("queue",)),
+        row("p99.99 of an unmap, %s: no worse than stock" % key_text(key, ("queue",)),
             stats.paired_quantiles(a.histograms, s.histograms, 0.9999)
             if a and s and a.histograms and s.histograms else None, *no_worse, key.clock)
     if not keys:

@@ -521,6 +521,13 @@ static void tasks_prepare(void)
 	memset(shared, 0, sizeof(*shared));
 }
 
+static void sleep_until(unsigned long ns)
+{
+	const struct timespec due = { ns / 1000000000, ns % 1000000000 };
+
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
+}
+
 /* A task that runs a function once all are let go. The scanner is number MAX_TASKS. */
 static void task_start(int number, int cpu, void (*work)(struct task *task))
 {
@@ -596,13 +603,27 @@ static int cpu_of(int number)
 	return nr > 1 ? 1 + number % (nr - 1) : 0;
 }
 
+/*
+ * One who scans as fast as it can scans the more, and is the more in the way, the
+ * less a scan costs. So it is measured at the same pace for all, too, at which even
+ * the slowest of them keeps up under TCG.
+ */
+#define PACE		50000	/* folios a second */
+
 static long scanner_nr;
+static long scanner_rate;	/* 0: as fast as it can */
 
 static void scanner(struct task *task)
 {
+	unsigned long due = now_ns();
+
 	while (!read_int(&shared->stop)) {
 		ds_scan(&memcg, 0, scanner_nr);
 		task->work++;
+		if (!scanner_rate)
+			continue;
+		due += scanner_nr * 1000000000UL / scanner_rate;
+		sleep_until(due);
 	}
 }
 
@@ -660,6 +681,7 @@ static void latency_once(struct row row, const void *unused)
 
 	tasks_prepare();
 	scanner_nr = nr;
+	scanner_rate = strcmp(row.what, "while-paced") ? 0 : PACE;
 	for (i = 0; i < tasks; i++)
 		task_start(i, cpu_of(i), unmapper);
 	if (nr)
@@ -687,7 +709,16 @@ static void latency_once(struct row row, const void *unused)
 static void bench_latency(void)
 {
 	struct row row = { .bench = "latency", .queue = opt.queue < 10000 ? opt.queue : 10000 };
-	long nrs[] = { 0, 128, row.queue };
+	const struct {
+		const char *what;
+		long nr;
+	} kinds[] = {
+		{ "quiet", 0 },
+		{ "while-scanning", 128 },
+		{ "while-scanning", row.queue },
+		{ "while-paced", 128 },
+		{ "while-paced", row.queue },
+	};
 	struct pool pool;
 	size_t n;
 	int fd;
@@ -698,9 +729,9 @@ static void bench_latency(void)
 	if (!pool_fill(&pool, row.queue, small))
 		goto out;
 	fd = pool_keep(&pool, 1, "pin");
-	for (n = 0; n < ARRAY_SIZE(nrs); n++) {
-		row.nr_to_scan = nrs[n];
-		row.what = nrs[n] ? "while-scanning" : "quiet";
+	for (n = 0; n < ARRAY_SIZE(kinds); n++) {
+		row.nr_to_scan = kinds[n].nr;
+		row.what = kinds[n].what;
 		for (row.tasks = 1; row.tasks <= opt.tasks; row.tasks *= 2)
 			take_turns(is_scan_variant, latency_once, row, NULL);
 	}
