@@ -857,8 +857,9 @@ def latency_figure(doc, b, key, what, tasks, nr):
                 look(variant), -7 - list(VARIANTS).index(variant)), variant)
     if plot.parts:
         doc.figure("Latency of a %s, %d task%s, while %s" % (
-            what, tasks, "" if tasks == 1 else "s", "a scan takes up to {:,}".format(nr)
-            if nr else "nothing scans"), plot.svg(),
+            what, tasks, "" if tasks == 1 else "s",
+            "nothing scans" if not nr else "a scan takes up to {:,}{}".format(
+                nr, ", at one pace for all" if key.case == "while-paced" else "")), plot.svg(),
             "%s queued. The share of all samples of all rounds that took longer than that; where a "
             "line ends, there was nothing longer. %s" % (
                 "{:,}".format(param(key, "queue") or 0), b.said(key.clock)))
