@@ -1617,6 +1617,33 @@ static void a_scan_ends_though_the_queue_grows(struct kunit *test)
 	ctx->nr = 100;
 }
 
+static void queue_all_held(struct kunit *test, enum deferred_split_point point,
+			   struct folio *folio)
+{
+	struct ds_context *ctx = test->priv;
+	int i;
+
+	for (i = 0; point == SPLIT_REQUEUE && i < ctx->nr; i++)
+		deferred_split_folio(ctx->folios[i], true);
+}
+
+static void a_folio_queued_before_it_is_put_back_is_counted_once(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	int i;
+
+	need_empty_queue(test);
+	for (i = 0; i < 3; i++)
+		new_locked(test, SMALL_ORDER, true);
+	ctx->look = queue_all_held;
+	scan_all(ctx, 3);
+	ctx->look = NULL;
+	if (!atomic_read(&ctx->visits[SPLIT_REQUEUE]))
+		kunit_skip(test, "this kernel puts nothing back that it took off");
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 3);
+	EXPECT_QUEUED(test, 3);
+}
+
 static void a_scan_looks_at_folios_with_preemption_on(struct kunit *test)
 {
 	struct ds_context *ctx = test->priv;
@@ -3428,6 +3455,7 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(what_is_locked_goes_to_the_tail),
 	KUNIT_CASE(a_scan_looks_at_a_batch_at_a_time),
 	KUNIT_CASE(a_scan_ends_though_the_queue_grows),
+	KUNIT_CASE(a_folio_queued_before_it_is_put_back_is_counted_once),
 	KUNIT_CASE(a_scan_looks_at_folios_with_preemption_on),
 	KUNIT_CASE(a_list_head_changes_with_interrupts_off),
 	KUNIT_CASE(a_thp_is_queued_at_fault),

@@ -18,6 +18,7 @@ enum deferred_split_point {
 	SPLIT_UNLINK,		/* the folio's list head is about to be emptied */
 	SPLIT_UNDERUSED,	/* a scan has it, and looks whether it is underused */
 	SPLIT_TRYLOCK,		/* a scan has it, and tries to split it next */
+	SPLIT_REQUEUE,		/* a scan takes the lock next, to put this and others back */
 	SPLIT_FREEZE,		/* a split is about to freeze its references */
 	SPLIT_FROZEN,		/* it is frozen or freed, and leaves the queue next */
 	SPLIT_MIGRATE,		/* its migration is about to count its references */
