@@ -324,7 +324,7 @@ const struct ds_action ds_actions[] = {
 	  .effect = DS_SPLIT },
 	{ .name = "scan", .run = scan, .leaves = DS_WHOLE, .effect = DS_SCANNED },
 	{ .name = "migrate", .run = migrate, .leaves = DS_WHOLE, .effect = DS_MOVED,
-	  .stages = { "migrate_pages_batch", "migrate_pages" } },
+	  .stages = { "migrate_pages_batch", "migrate_pages" }, .earlier = "folio_walk_start" },
 	{ .name = "pageout", .run = pageout, .effect = DS_SPLIT },
 	/* In 6.12 the swap is charged, and the folio's memcg gone before it is freed. */
 	{ .name = "pageout-v1", .v1 = true, .run = pageout, .effect = DS_SPLIT },

@@ -58,6 +58,11 @@ struct ds_action {
 	 * that the kernel has): it must be there before another CPU is held.
 	 */
 	const char *stages[3];
+	/*
+	 * Or before this one, if it has a reference to the folio at its stage, with
+	 * which the victim does not come to where it is to be held. NULL if it has not.
+	 */
+	const char *earlier;
 	int (*prepare)(struct ds_subject *s);	/* before anybody is held, or NULL */
 	int (*run)(struct ds_subject *s);
 	unsigned int leaves;

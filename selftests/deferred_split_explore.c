@@ -103,6 +103,8 @@ struct explorer {
 	long partially_mapped;
 	double op_ms;			/* the shortest that the operation took */
 	const char *stage;		/* where the operation must be first, or NULL */
+	const char *other_stage;	/* or there, or NULL */
+	bool other_tried;
 	int kmsg;
 	int points, ok, blocked, red, missed, both, pages, patience_ms;
 };
@@ -568,21 +570,42 @@ static bool run_alone(struct explorer *x)
 	return done;
 }
 
+static bool can_pause_at(struct explorer *x, const char *function)
+{
+	char line[128];
+
+	snprintf(line, sizeof(line), "id=2 %s pid=%d", function, x->foreign[1].pid);
+	if (ds_pause_line(line))
+		return false;
+	ds_pause_line("id=2 off");
+	return true;
+}
+
 /* The function that the operation must have come to before the victim is held. */
 static const char *find_stage(struct explorer *x)
 {
-	char line[128];
 	size_t i;
 
-	for (i = 0; i < ARRAY_SIZE(x->op->stages) && x->op->stages[i]; i++) {
-		snprintf(line, sizeof(line), "id=2 %s pid=%d", x->op->stages[i],
-			 x->foreign[1].pid);
-		if (!ds_pause_line(line)) {
-			ds_pause_line("id=2 off");
+	for (i = 0; i < ARRAY_SIZE(x->op->stages) && x->op->stages[i]; i++)
+		if (can_pause_at(x, x->op->stages[i]))
 			return x->op->stages[i];
-		}
-	}
 	return NULL;
+}
+
+/*
+ * The victim was not held with the operation at its stage: is there another to try?
+ * That is the one to begin with at the next instruction, which is mostly like this.
+ */
+static bool take_other_stage(struct explorer *x)
+{
+	const char *stage = x->stage;
+
+	if (!x->other_stage || x->other_tried)
+		return false;
+	x->stage = x->other_stage;
+	x->other_stage = stage;
+	x->other_tried = true;
+	return true;
 }
 
 /* -- One preemption ------------------------------------------------------- */
@@ -680,6 +703,11 @@ static void explore_point(struct explorer *x, unsigned int offset)
 	finish_both(x, &r, victim, op);
 	round_end(x, &r);
 
+	if (state == DS_ARMED && !r.wrong && is_harmless(x, &r) && take_other_stage(x)) {
+		explore_point(x, offset);
+		x->other_tried = false;
+		return;
+	}
 	if (state == DS_ARMED) {
 		/* It took another way this time. What is wrong is wrong all the same. */
 		x->missed++;
@@ -754,6 +782,11 @@ static void explore_pair(struct explorer *x, unsigned long number, unsigned int 
 	ds_pause_line("id=1 off");
 	round_end(x, &r);
 
+	if (state == DS_ARMED && !r.wrong && is_harmless(x, &r) && take_other_stage(x)) {
+		explore_pair(x, number, offset, offset2);
+		x->other_tried = false;
+		return;
+	}
 	if (state == DS_ARMED)
 		x->missed++;
 	else
@@ -788,6 +821,11 @@ static void cover_op_at(struct explorer *x, unsigned int offset)
 	finish_both(x, &r, victim, op);
 	ds_cover_read(&op_points);
 	round_end(x, &r);
+	if (state == DS_ARMED && !r.wrong && take_other_stage(x)) {
+		cover_op_at(x, offset);
+		x->other_tried = false;
+		return;
+	}
 	if (!is_harmless(x, &r)) {
 		printf("point %s+0x%x %s victim=%d op=%d\n", x->symbol, offset,
 		       r.wrong ?: "ok", r.victim.result, r.op.result);
@@ -971,6 +1009,8 @@ int main(int argc, char **argv)
 		cannot("no process can be made");
 	settle(&x);
 	x.stage = find_stage(&x);
+	if (x.stage && x.op->earlier && can_pause_at(&x, x.op->earlier))
+		x.other_stage = x.op->earlier;
 	/* Charge moving says that it is deprecated. */
 	kernel_said_something(&x);
 	x.partially_mapped = ds_size_stat(x.subject.size, "nr_anon_partially_mapped");
