@@ -483,7 +483,7 @@ class Whole(Sandbox):
         self.assertRegex(text, r"stock over series at least 20 +\d\d\d \(.*more +met ")
         self.assertRegex(text, r"instructions per folio, none-split.*0\.9000 \(exact\) less +met")
         self.assertRegex(text, r"half-mapped +\S+ +series .* 1\.[12]\d? \(.*more")
-        self.assertRegex(text, r"p99\.99 of an unmap, nr_to_scan 10,000, tasks 1.*(met|not decided)")
+        self.assertRegex(text, r"p99\.99 of an unmap, while-scanning, nr_to_scan 10,000, tasks 1.*(met|not decided)")
         self.assertIn("no difference", text)
         self.assertNotIn("NOT MET", text)
         self.assertIn("unmaps a second are off by", text)
