@@ -699,6 +699,10 @@ static void latency_once(struct row row, const void *unused)
 	}
 	if (!unmap.count)
 		say_wrong("%s: nothing was unmapped", row.what);
+	/* One scan before it begins, and one that is on its way when it ends. */
+	if (scanner_rate && s.could_scan > 2 * PACE * ms / 1e3 + 2 * nr)
+		say_wrong("%s: %.0f folios in %.0f ms are no pace", row.what,
+			  (double)s.could_scan, ms);
 	say_row(&row, "unmap_ns", hist_quantile(&unmap, 0.9999), &unmap);
 	say_row(&row, "free_ns", hist_quantile(&freed, 0.9999), &freed);
 	say_row(&row, "unmaps_per_second", unmap.count * 1e3 / ms, NULL);
