@@ -77,6 +77,8 @@
 #define STALL_SECONDS	20
 #define CHECK_SECONDS	6
 #define SETTLE_SECONDS	10
+#define PLANT_SECONDS	30
+#define FAILURE_SECONDS	10
 
 #define THP_DIR		"/sys/kernel/mm/transparent_hugepage/"
 #define CGROUP_DIR	"/sys/fs/cgroup/"
@@ -157,7 +159,8 @@ static struct control {
 	int failed;
 	char failure[256];
 	const char *plant;
-	bool planted;			/* now: it is to be done */
+	bool to_plant;			/* by the first worker, now */
+	bool planted_beside;
 } *control;
 
 static uint64_t seed;
@@ -232,6 +235,15 @@ static void fail(const char *fmt, ...)
 static bool failed(void)
 {
 	return load(&control->failed);
+}
+
+/* Whoever has found something is not to be killed before it has said what. */
+static void wait_for_failure(void)
+{
+	double end = ds_now() + FAILURE_SECONDS;
+
+	while (load(&control->failed) == 1 && ds_now() < end)
+		usleep(1000);
 }
 
 static void done(enum op op)
@@ -825,23 +837,31 @@ static void stirrer_step(struct task *me, enum op op)
 
 /* -- Planted faults -------------------------------------------------------- */
 
-/* Partially mapped, and with a reference that no split can take. */
-static void plant_stuck(void)
+/*
+ * Partially mapped, and with a reference that no split can take. A scan may split it
+ * before it has that, for being underused: then it is no THP any more.
+ */
+static bool plant_stuck(void)
 {
 	struct iovec iov;
 	char *thp = ds_map_thp();
 	int fds[2];
 
-	if (!thp || pipe(fds))
-		return;
+	if (!thp)
+		return false;
 	iov = (struct iovec){ thp, page_size };
-	settled = true;
-	if (vmsplice(fds[1], &iov, 1, 0) > 0)
-		madvise(thp + thp_size / 2, thp_size / 2, MADV_DONTNEED);
+	if (!pipe(fds) && vmsplice(fds[1], &iov, 1, 0) > 0 && ds_is_thp(thp) &&
+	    !madvise(thp + thp_size / 2, thp_size / 2, MADV_DONTNEED)) {
+		settled = true;
+		return true;
+	}
+	/* The pipe stays: there are few tries. */
+	munmap(thp, thp_size);
+	return false;
 }
 
-/* By the first worker, once. */
-static void plant_in_worker(const char *plant)
+/* By the first worker. Return: is it there? If not, it is tried again. */
+static bool plant_in_worker(const char *plant)
 {
 	if (!strcmp(plant, "stall"))
 		for (;;)
@@ -849,13 +869,14 @@ static void plant_in_worker(const char *plant)
 	if (!strcmp(plant, "killed"))
 		raise(SIGKILL);
 	if (!strcmp(plant, "stuck"))
-		plant_stuck();
+		return plant_stuck();
 	if (!strcmp(plant, "content")) {
 		unmap(0, 0, 2 * thp_pages);
 		map(0);
 		set_want(0, 0, thp_pages, 12345);
 		verify(0, (struct range){ 0, thp_pages }, 1);
 	}
+	return true;
 }
 
 /* By somebody who is none of the tasks, and stays. */
@@ -866,12 +887,17 @@ static void plant_beside(const char *plant)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (!strcmp(plant, "taint"))
 		ds_write_file("/proc/sys/kernel/tainted", "64");
-	if (!strcmp(plant, "leak")) {
+	while (!strcmp(plant, "leak")) {
 		thp = ds_map_thp();
 		/* Nothing of it is zero, so no scan splits it; nor is it reclaimed. */
-		if (thp && !mlock(thp, thp_size))
+		if (thp && !mlock(thp, thp_size)) {
 			memset(thp, 1, thp_size);
+			if (ds_is_thp(thp))
+				break;
+		}
+		usleep(1000);
 	}
+	store(&control->planted_beside, true);
 	/* One read sees it: plant it again and again. */
 	while (!strcmp(plant, "audit") && !ds_write_file(DS_SPLITQ "audit_plant", "count"))
 		usleep(1000);
@@ -925,10 +951,8 @@ static void task_main(struct task *me)
 			continue;
 		}
 		store(&me->paused, false);
-		if (!me->number && load(&control->planted)) {
-			store(&control->planted, false);
-			plant_in_worker(control->plant);
-		}
+		if (!me->number && load(&control->to_plant) && plant_in_worker(control->plant))
+			store(&control->to_plant, false);
 		if (me->kind == WORKER)
 			worker_step(me, draw(worker_mix, ARRAY_SIZE(worker_mix)));
 		else if (me->kind == STIRRER)
@@ -1515,13 +1539,21 @@ static void draw_underused(void)
 	ds_write_file(THP_DIR "khugepaged/max_ptes_none", line);
 }
 
+/* Is something to be planted, and not there yet? */
+static bool planting(void)
+{
+	return control->plant &&
+	       (load(&control->to_plant) || !load(&control->planted_beside));
+}
+
 static void supervise(double seconds)
 {
 	double start = ds_now(), line = start, check = start;
-	bool planted = !control->plant;
+	bool told = !control->plant;
 	unsigned long tainted = taint();
 
-	while (!failed() && ds_now() - start < seconds) {
+	while (!failed() && (ds_now() - start < seconds ||
+			     (planting() && ds_now() - start < seconds + PLANT_SECONDS))) {
 		usleep(100000);
 		reap(true);
 		watch_progress();
@@ -1535,9 +1567,9 @@ static void supervise(double seconds)
 		/* The first ones teach what is hot. */
 		if (have_jitter() && jitter.rounds < 3)
 			redraw_jitter();
-		if (!planted && line - start > 3) {
-			planted = true;
-			store(&control->planted, true);
+		if (!told && line - start > 3) {
+			told = true;
+			store(&control->to_plant, true);
 			fflush(stdout);
 			if (!fork())
 				plant_beside(control->plant);
@@ -1636,6 +1668,8 @@ static const char *vacuous(long splits, long deferred)
 	static const enum op must[] = { OP_MAP, OP_UNMAP_PART, OP_UNMAP_ALL, OP_FORK, OP_SCAN };
 	unsigned int i;
 
+	if (planting())
+		return "what was to be planted is not there";
 	for (i = 0; i < ARRAY_SIZE(must); i++)
 		if (!control->done[must[i]]) {
 			snprintf(what, sizeof(what), "no %s", op_names[must[i]]);
@@ -1775,8 +1809,10 @@ int main(int argc, char **argv)
 		jitter_off();
 		check_leaks();
 	}
-	if (failed())
+	if (failed()) {
+		wait_for_failure();
 		kill_all();
+	}
 	jitter_off();
 	splits = sum_stat("split") - splits;
 	deferred = sum_stat("split_deferred") - deferred;
