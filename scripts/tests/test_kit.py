@@ -291,6 +291,21 @@ class Explore(Sandbox):
             _, _, m = explore.parse_schedule(explore.schedule(c, where, built))
             self.assertEqual((m["label"], m["arch"]), (label, "x86_64"))
 
+    def test_a_victim_that_was_hardly_ever_held_is_vacuous(self):
+        import explore
+        c = explore.Combination("f", "scan", "migrate", "partial")
+        c.executed = list(range(0, 40, 4))
+        self.assertEqual((c.verdict, c.missed), (judge.VACUOUS, 10))
+        c.points = [(o, "ok", "") for o in c.executed[:4]]
+        self.assertEqual((c.verdict, c.missed), (judge.VACUOUS, 6))
+        c.between = (0, 12)
+        self.assertEqual((c.verdict, c.missed), (judge.PASS, 0))
+        c.between = explore.WHOLE
+        c.points += [(16, "blocked", "")]
+        self.assertEqual((c.verdict, c.missed), (judge.PASS, 5))
+        c.points += [(0, "LOST", "victim=0 op=0 " + explore.NOT_HELD)]
+        self.assertEqual((c.verdict, c.held), (judge.FAIL, 5))
+
     def test_red_points_are_grouped_into_windows(self):
         import explore
         c = explore.Combination("f", "scan", "munmap-half", "queued")
