@@ -1542,7 +1542,7 @@ static void what_is_locked_goes_to_the_tail(struct kunit *test)
 	EXPECT_PARTIALLY_MAPPED(test, 1);
 	/* The one that is not locked is next, and is put back behind them. */
 	KUNIT_EXPECT_EQ(test, queue_scan(ctx, 1), 0UL);
-	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 1);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), 1);
 	expect_rotated(test, 3, 0);
 }
 
@@ -2009,10 +2009,35 @@ static void an_underused_thp_is_put_back_while_referenced(struct kunit *test)
 	zap_rest(&map);
 }
 
+/* Not read, so it is not found out that it is used. */
+static void a_used_thp_is_not_looked_at_while_referenced(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+	int looks;
+
+	khugepaged_max_ptes_none = NONE_UNDERUSED;
+	ctx->sees = true;
+	map_thp(test, &map);
+	looks = atomic_read(&ctx->visits[SPLIT_UNDERUSED]);
+	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 0UL);
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNDERUSED]), looks);
+	EXPECT_QUEUED(test, 1);
+	put_mapped(&map);
+	scan_all(ctx, 1);
+	EXPECT_QUEUED(test, 0);
+	zap_rest(&map);
+}
+
+static long splits_tried(void)
+{
+	return mthp_stat(MTHP_STAT_SPLIT, -1) + mthp_stat(MTHP_STAT_SPLIT_FAILED, -1);
+}
+
 /* A scan of the one THP that is queued leaves it there, and does not touch it. */
 static void expect_left_queued(struct kunit *test, struct mapped *map)
 {
-	long tried = vm_event(THP_SPLIT_PAGE) + vm_event(THP_SPLIT_PAGE_FAILED);
+	long tried = splits_tried();
 	int refs = folio_ref_count(map->folio), unlinked;
 	struct ds_context *ctx = test->priv;
 
@@ -2020,7 +2045,7 @@ static void expect_left_queued(struct kunit *test, struct mapped *map)
 	unlinked = atomic_read(&ctx->visits[SPLIT_UNLINK]);
 	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), 0UL);
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_UNLINK]), unlinked);
-	KUNIT_EXPECT_EQ(test, vm_event(THP_SPLIT_PAGE) + vm_event(THP_SPLIT_PAGE_FAILED), tried);
+	KUNIT_EXPECT_EQ(test, splits_tried(), tried);
 	KUNIT_EXPECT_EQ(test, folio_ref_count(map->folio), refs);
 	EXPECT_ON_QUEUE(test, map->folio);
 	EXPECT_QUEUED(test, 1);
@@ -2061,21 +2086,6 @@ static void a_partially_mapped_thp_stays_queued_while_referenced(struct kunit *t
 }
 
 /* What has a reference may still be used, and is to be dropped then. */
-static void a_used_thp_is_dropped_while_referenced(struct kunit *test)
-{
-	struct ds_context *ctx = test->priv;
-	struct mapped map;
-
-	need_empty_queue(test);
-	khugepaged_max_ptes_none = NONE_UNDERUSED;
-	ctx->sees = true;
-	map_thp(test, &map);
-	KUNIT_EXPECT_EQ(test, scan_all(ctx, 1), scan_without_split(1, 0));
-	EXPECT_NOTHING_LEFT(test);
-	put_mapped(&map);
-	zap_rest(&map);
-}
-
 static void take_a_reference(struct kunit *test, enum deferred_split_point point,
 			     struct folio *folio)
 {
@@ -2234,6 +2244,22 @@ static void an_underused_thp_is_dropped_while_pinned(struct kunit *test)
 	need_empty_queue(test);
 	khugepaged_max_ptes_none = 0;
 	ctx->sees = true;
+	map_thp(test, &map);
+	KUNIT_EXPECT_EQ(test, scan_pinned(test, &map), scan_without_split(1, 0));
+	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 0);
+	EXPECT_QUEUED(test, 0);
+	put_mapped(&map);
+	zap_rest(&map);
+}
+
+/* The same when the pin comes after the look. */
+static void an_underused_thp_is_dropped_when_its_split_fails_by_a_pin(struct kunit *test)
+{
+	struct ds_context *ctx = test->priv;
+	struct mapped map;
+
+	need_empty_queue(test);
+	khugepaged_max_ptes_none = 0;
 	map_thp(test, &map);
 	KUNIT_EXPECT_EQ(test, scan_pinned(test, &map), scan_without_split(1, 0));
 	KUNIT_EXPECT_EQ(test, atomic_read(&ctx->visits[SPLIT_TRYLOCK]), 1);
@@ -2934,6 +2960,29 @@ static void what_a_scan_holds_does_not_migrate(struct kunit *test)
 	zap_rest(&map);
 }
 
+static void migration_tries_to_split_what_a_scan_holds(struct kunit *test)
+{
+	struct ds_thread *scan;
+	struct ds_hold *hold;
+	struct mapped map;
+	long tried;
+
+	need_two_cpus(test);
+	map_thp(test, &map);
+	fill(test, &map, LARGE_NR / 2);
+	zap_half(&map);
+	put_mapped(&map);
+	scan = hold_in_scan(test, map.folio, &hold);
+	tried = splits_tried();
+	/* It is marked, and on no list. */
+	KUNIT_EXPECT_NE(test, migrate_now(test, &map), 0UL);
+	KUNIT_EXPECT_GT(test, splits_tried(), tried);
+	let_go(test, scan, hold);
+	EXPECT_NOTHING_LEFT(test);
+	expect_contents(test, &map, LARGE_NR / 2, LARGE_NR);
+	zap_rest(&map);
+}
+
 static void two_scans_do_not_share_a_folio(struct kunit *test)
 {
 	struct ds_context *ctx = test->priv;
@@ -3468,9 +3517,9 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_used_thp_is_not_split),
 	KUNIT_CASE_PARAM(a_referenced_folio_is_put_back, charged_gen_params),
 	KUNIT_CASE(an_underused_thp_is_put_back_while_referenced),
+	KUNIT_CASE(a_used_thp_is_not_looked_at_while_referenced),
 	KUNIT_CASE_PARAM(a_locked_thp_stays_queued, mark_gen_params),
 	KUNIT_CASE(a_partially_mapped_thp_stays_queued_while_referenced),
-	KUNIT_CASE(a_used_thp_is_dropped_while_referenced),
 	KUNIT_CASE_PARAM(a_reference_that_comes_before_the_freeze_puts_a_thp_back, mark_gen_params),
 	KUNIT_CASE(a_split_that_is_refused_leaves_the_queue_alone),
 	KUNIT_CASE(a_thp_that_nobody_maps_is_put_back),
@@ -3480,6 +3529,7 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_thp_in_place_of_the_huge_zero_folio_is_queued),
 #endif
 	KUNIT_CASE(an_underused_thp_is_dropped_while_pinned),
+	KUNIT_CASE(an_underused_thp_is_dropped_when_its_split_fails_by_a_pin),
 	KUNIT_CASE(a_partially_mapped_thp_is_put_back_while_pinned),
 	KUNIT_CASE(an_underused_thp_is_not_split_while_mlocked),
 	KUNIT_CASE(a_partially_mapped_thp_is_split_though_mlocked),
@@ -3508,6 +3558,7 @@ static struct kunit_case deferred_split_cases[] = {
 	KUNIT_CASE(a_folio_that_is_being_freed_is_left_alone),
 	KUNIT_CASE(migration_sees_that_a_scan_has_put_the_source_back),
 	KUNIT_CASE(what_a_scan_holds_does_not_migrate),
+	KUNIT_CASE(migration_tries_to_split_what_a_scan_holds),
 	KUNIT_CASE_PARAM(two_scans_do_not_share_a_folio, mark_gen_params),
 	KUNIT_CASE(a_folio_queued_behind_a_scan_is_not_held),
 #ifndef SPLIT_QUEUE_GOES_TO_PARENT
