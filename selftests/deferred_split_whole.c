@@ -18,9 +18,15 @@
  *
  * pinned_is_dropped: one that a device has pinned is not split either, and not tried
  * in each scan for as long as the device likes. Needs the module.
+ *
+ * referenced_is_not_read: with a reference that is no pin, and may go any time, it
+ * cannot be split either. Whether it is underused is found out when that has gone: to
+ * read all of it in each scan would be for nothing. So also one that is not underused
+ * stays queued until then.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -28,6 +34,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -207,6 +214,30 @@ TEST_F(lock, pinned_is_dropped)
 		TH_LOG("PINNED: it is on the queue, for each scan to try it again");
 	close(fd);
 	EXPECT_EQ(1, self->thp[0]);
+}
+
+TEST_F(lock, referenced_is_not_read)
+{
+	size_t page = sysconf(_SC_PAGESIZE), i;
+	struct iovec iov = { self->thp, page };
+	char drain[64];
+	int fds[2];
+
+	ASSERT_EQ(0, pipe(fds));
+	for (i = 0; i < ds_thp_size(); i += page)
+		self->thp[i] = 1;
+	ASSERT_LT(0, vmsplice(fds[1], &iov, 1, 0));
+	scan_all(&self->memcg);
+	EXPECT_LT(0, ds_count(&self->memcg))
+		TH_LOG("READ: it is not queued any more, so all of it was looked at");
+	for (i = 0; i < page; i += sizeof(drain))
+		ASSERT_EQ(sizeof(drain), read(fds[0], drain, sizeof(drain)));
+	close(fds[0]);
+	close(fds[1]);
+	scan_all(&self->memcg);
+	EXPECT_EQ(0, ds_count(&self->memcg))
+		TH_LOG("QUEUED: nobody has a reference, and it is used");
+	EXPECT_TRUE(ds_is_thp(self->thp));
 }
 
 TEST_F(lock, swap_cache_keeps_the_place)
