@@ -55,6 +55,7 @@
  *	LEAK		counters are not back when all is unmapped
  *	NOEFFECT	the operation did not do what it must leave behind
  *	DROPPED		a scan has taken a folio off the queue that was frozen, not dying
+ *	UNTRIED		migration did not try to split what it found partially mapped
  *	WRITTEN		the folio was freed, and written to after that
  *	CONTENT		the owner does not have in its memory what it wrote there
  *	HANG		somebody makes no progress
@@ -117,6 +118,7 @@ struct round {
 	bool op_ran;
 	bool completed;			/* the operation, while the victim was held */
 	bool dropped;			/* by the operation, while it was frozen */
+	bool untried;			/* by migration, in the victim's hands */
 	const char *wrong;
 	bool noisy;			/* the kernel has said something */
 };
@@ -332,6 +334,8 @@ static const char *judge(struct explorer *x, struct round *r)
 		return "AUDIT";
 	if (r->dropped)
 		return "DROPPED";
+	if (r->untried)
+		return "UNTRIED";
 	if ((left & DS_NOTHING) && !err)
 		return "NOEFFECT";
 	if ((left & DS_HALF) && !(left & DS_NOTHING) &&
@@ -478,7 +482,7 @@ static bool is_harmless(struct explorer *x, const struct round *r)
 	if (r->noisy || x->pages >= PAGES_MAX)
 		return false;
 	return !r->wrong || !strcmp(r->wrong, "UNMARKED") || !strcmp(r->wrong, "FORGOTTEN") ||
-	       !strcmp(r->wrong, "DROPPED");
+	       !strcmp(r->wrong, "DROPPED") || !strcmp(r->wrong, "UNTRIED");
 }
 
 static void count_round(struct explorer *x, struct round *r)
@@ -671,12 +675,30 @@ static void finish_both(struct explorer *x, struct round *r, struct ds_actor *vi
 	r->victim = finish(x, r, victim);
 }
 
+/* How often a THP of this size was split, or was to be. */
+static long splits_tried(const struct explorer *x)
+{
+	return ds_size_stat(x->subject.size, "split") +
+	       ds_size_stat(x->subject.size, "split_failed");
+}
+
+/* A scan has it, and not its lock: migration can find out that it cannot split it. */
+static bool must_try_split(const struct explorer *x, const struct round *r)
+{
+	struct ds_folio look;
+
+	return x->op->effect == DS_MOVED && (x->victim->leaves & DS_WHOLE) &&
+	       !ds_folio_peek(r->before.pfn, &look) && look.order > 0 && look.refs > 0 &&
+	       look.partially_mapped == 1 && !look.locked && !strcmp(look.list, "empty");
+}
+
 static void explore_point(struct explorer *x, unsigned int offset)
 {
 	struct ds_actor *victim, *op;
+	bool frozen = false, tries = false;
 	enum ds_pause state;
 	struct ds_folio look;
-	bool frozen = false;
+	long tried = 0;
 	double start;
 	struct round r;
 
@@ -689,6 +711,9 @@ static void explore_point(struct explorer *x, unsigned int offset)
 		frozen = x->op->effect == DS_SCANNED && !ds_folio_peek(r.before.pfn, &look) &&
 			 !look.refs && !strcmp(look.list, "linked") &&
 			 (x->victim->leaves & DS_WHOLE);
+		tries = must_try_split(x, &r);
+		if (tries)
+			tried = splits_tried(x);
 		start = ds_now();
 		start_op(x, &r);
 		while (!r.completed && ds_pause_state(0) == DS_HELD)
@@ -697,6 +722,8 @@ static void explore_point(struct explorer *x, unsigned int offset)
 			op_took(x, (ds_now() - start) * 1000);
 		r.dropped = frozen && r.completed && !ds_folio_peek(r.before.pfn, &look) &&
 			    !look.refs && !strcmp(look.list, "empty") &&
+			    ds_pause_state(0) == DS_HELD;
+		r.untried = tries && r.completed && splits_tried(x) == tried &&
 			    ds_pause_state(0) == DS_HELD;
 		ds_pause_release(0);
 	}
