@@ -124,10 +124,9 @@ def has_no_port(run):
     try:
         if os.path.getsize(os.path.join(run, "results.log")):
             return False
-        with open(os.path.join(run, "console.log"), errors="replace") as f:
-            return NO_PORT in f.read()
     except OSError:
-        return False
+        pass                    # not even that
+    return NO_PORT in judge.read(run, "console.log")
 
 
 def watch(process, run, limit, on_tick=None):

@@ -238,34 +238,6 @@ class Cache(Sandbox):
         self.assertEqual(sorted(os.listdir(root)), ["5", "6"])
 
 
-class Boot(Sandbox):
-    def test_a_guest_without_a_port_is_booted_again(self):
-        said, tries = [], []
-
-        class Process:
-            """A QEMU whose guest writes its console, and stays."""
-            def wait(self, seconds):
-                raise subprocess.TimeoutExpired("qemu", seconds)
-
-        def once(built, run, *rest):
-            tries.append(run)
-            return "exit" if len(tries) == 2 else boot.watch(Process(), run, 30)
-
-        run = os.path.join(self.dir, "run")
-        os.mkdir(run)
-        with open(os.path.join(run, "console.log"), "w") as f:
-            f.write("Run /init as init process\ninit: no virtio port splitq.results: nothing\n")
-        with unittest.mock.patch("boot.boot_once", once), \
-                unittest.mock.patch("boot.say", said.append):
-            self.assertEqual(boot.boot(None, run, [], "tcg"), "exit")
-        self.assertEqual(len(tries), 2)
-        self.assertIn("once more", said[0])
-        # Who has reported something has a port.
-        with open(os.path.join(run, "results.log"), "w") as f:
-            f.write("1 hello\n")
-        self.assertFalse(boot.has_no_port(run))
-
-
 class Explore(Sandbox):
     def test_bad_names(self):
         import explore
@@ -1057,6 +1029,32 @@ class Boot(Sandbox):
         for name, value in limits.items():
             self.addCleanup(setattr, boot, name, getattr(boot, name))
             setattr(boot, name, value)
+
+    def test_a_guest_without_a_port_is_booted_again(self):
+        said, tries = [], []
+
+        class Process:
+            """A QEMU whose guest writes its console, and stays."""
+            def wait(self, seconds):
+                raise subprocess.TimeoutExpired("qemu", seconds)
+
+        def once(built, run, *rest):
+            tries.append(run)
+            return "exit" if len(tries) == 2 else boot.watch(Process(), run, 30)
+
+        run = os.path.join(self.dir, "run")
+        os.mkdir(run)
+        with open(os.path.join(run, "console.log"), "w") as f:
+            f.write("Run /init as init process\ninit: no virtio port splitq.results: nothing\n")
+        with unittest.mock.patch("boot.boot_once", once), \
+                unittest.mock.patch("boot.say", said.append):
+            self.assertEqual(boot.boot(None, run, [], "tcg"), "exit")
+        self.assertEqual(len(tries), 2)
+        self.assertIn("once more", said[0])
+        # Who has reported something has a port.
+        with open(os.path.join(run, "results.log"), "w") as f:
+            f.write("1 hello\n")
+        self.assertFalse(boot.has_no_port(run))
 
     def test_silent_guest_is_ended(self):
         self.with_limits(BOOT_SECONDS=1)
