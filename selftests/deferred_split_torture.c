@@ -849,13 +849,18 @@ static bool plant_stuck(void)
 
 	if (!thp)
 		return false;
+	if (pipe(fds)) {
+		munmap(thp, thp_size);
+		return false;
+	}
 	iov = (struct iovec){ thp, page_size };
-	if (!pipe(fds) && vmsplice(fds[1], &iov, 1, 0) > 0 && ds_is_thp(thp) &&
+	if (vmsplice(fds[1], &iov, 1, 0) > 0 && ds_is_thp(thp) &&
 	    !madvise(thp + thp_size / 2, thp_size / 2, MADV_DONTNEED)) {
 		settled = true;
 		return true;
 	}
-	/* The pipe stays: there are few tries. */
+	close(fds[0]);
+	close(fds[1]);
 	munmap(thp, thp_size);
 	return false;
 }
