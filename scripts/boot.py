@@ -17,6 +17,7 @@ import build
 import common
 import initramfs
 import judge
+import races
 from common import ARCHES, die, say
 
 PROBE_SECONDS = 20      # a KVM guest that is not through by then hangs
@@ -159,7 +160,7 @@ def fill_run_dir(built, run, tests):
     initrd = os.path.join(run, "initrd.gz")
     initramfs.write(initrd, built.init, built.module, built.selftests, tests)
     shutil.copy2(os.path.join(built.dir, "config"), run)
-    for name in ("results.log", "console.log", "image"):
+    for name in ("results.log", "console.log", "image", races.NAME):
         if os.path.exists(os.path.join(run, name)):
             os.unlink(os.path.join(run, name))
     image = os.path.join(run, "image")
@@ -189,6 +190,7 @@ def boot(built, run, tests, accel, smp=2, mem=1024, kunit=False, det=False, limi
             break
         say("the guest came up without a port to report by: does it get too little of the "
             "machine? %s" % ("once more" if n + 1 < PORT_TRIES else "that was the last try"))
+    races.find(built, run)
     return how
 
 

@@ -20,6 +20,7 @@ import re
 import sys
 
 import common
+import races
 
 PASS, FAIL, VACUOUS, SKIP, ERROR = "PASS", "FAIL", "VACUOUS", "SKIP", "ERROR"
 # The worst one wins.
@@ -334,7 +335,7 @@ def judge_run(run):
     except (ValueError, KeyError):
         return [{"test": "guest", "verdict": ERROR, "detail": "no meta.json in %s" % run}], []
     report = Report(read(run, "results.log"))
-    parts = segments(read(run, "console.log"))
+    parts = segments(races.set_aside(run, read(run, "console.log")))
     console = [line for part in parts.values() for line in part]
     dropped = next((line for line in console if DROPPED.search(line)), None)
 
@@ -365,6 +366,8 @@ def judge_run(run):
         verdict, detail = judge_test(test, first_splats(lines), dropped, tainted_before, kernel_ok)
         if (meta.get("accel") or "").startswith("tcg") and stale_breakpoint(lines):
             verdict, detail = ERROR, STALE
+        if verdict == PASS and races.note(lines):
+            detail = ", ".join(filter(None, (detail, races.note(lines))))
         if test["end"]:
             tainted_before = int(test["end"].get("tainted", 0)) & ~TAINT_HARMLESS
         row = dict(base, test=name, verdict=verdict, detail=detail,

@@ -16,6 +16,7 @@ import boot
 import build
 import common
 import judge
+import races
 import run
 from common import die, say
 
@@ -59,7 +60,7 @@ class Progress:
 def show_splat(where):
     """The console around the first splat, with source lines if they are to be had."""
     for name in ("console.decoded", "console.log"):
-        lines = judge.clean(judge.read(where, name)).split("\n")
+        lines = judge.clean(races.set_aside(where, judge.read(where, name))).split("\n")
         first = next((i for i, line in enumerate(lines)
                       if any(p.search(line) for p in judge.SPLATS)), None)
         if first is not None:
