@@ -54,7 +54,10 @@
 #include "kselftest_harness.h"
 #include "deferred_split_actor.h"
 
-#define LOW_ADDR	0x10000000UL	/* walked before what mmap() chooses */
+/* Walked before what mmap() chooses. The heap is put somewhere below 1 GiB, too. */
+#define LOW_ADDR	0x10000000UL
+#define LOW_STEP	0x10000000UL
+#define LOW_TRIES	4
 #define LOW_SIZE	(768UL * sysconf(_SC_PAGESIZE))
 #define NR_THPS		4
 #define HOLD_MS		60
@@ -98,8 +101,11 @@ static void owner_loop(int in, int out)
 	int pipefd[2];
 	char command;
 
-	owned.low = mmap((void *)LOW_ADDR, LOW_SIZE, PROT_READ | PROT_WRITE,
-			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	owned.low = MAP_FAILED;
+	for (i = 0; owned.low == MAP_FAILED && i < LOW_TRIES; i++)
+		owned.low = mmap((void *)(LOW_ADDR + i * LOW_STEP), LOW_SIZE,
+				 PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	if (owned.low == MAP_FAILED || pipe(pipefd))
 		_exit(1);
 	madvise(owned.low, LOW_SIZE, MADV_NOHUGEPAGE);
