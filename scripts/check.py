@@ -824,6 +824,7 @@ def verb():
     check = Checks(args.only, args.minutes)
 
     check("tests of the judge", lambda: unit_tests("test_judge.py"))
+    check("tests of what is set aside of KCSAN", lambda: unit_tests("test_races.py"))
     check("tests of the verbs", lambda: unit_tests("test_kit.py"))
     check("tests of the litmus judge", lambda: unit_tests("test_litmus.py"))
     check("tests of the bisection", lambda: unit_tests("test_bisect.py"))
