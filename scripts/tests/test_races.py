@@ -106,6 +106,8 @@ class RacesTest(unittest.TestCase):
             self.assertEqual(self.what(cut)[0] is None, end != "\n handle_mm")
             self.assertEqual(self.what(cut + "\n" + alone(DEFER))[1],
                              ["arch_tlbbatch_should_defer"])
+        # Behind the head of an access, before its frame.
+        self.assertEqual(self.what(text[:text.rindex("\n try_to_migrate_one")]), [None])
 
     def test_a_race_in_a_pair_that_has_one_access_is_not_known(self):
         text = alone(HIWATER).replace("one\n\nrace", "one / vms_clear_ptes\n\nrace")
