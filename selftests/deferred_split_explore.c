@@ -887,8 +887,7 @@ static void explore_pairs(struct explorer *x, unsigned long first, int seconds)
 		for (b = number % POINTS_MAX; b < op_points.nr; b++) {
 			unsigned int offset2 = op_points.offset[ds_spread(b, op_points.nr)];
 
-			/* A run of them: it is spread over all, see ds_spread(). */
-			if (b * PASSES / op_points.nr != pass)
+			if (!ds_in_pass(b, op_points.nr, pass, PASSES))
 				continue;
 			if (ds_now() > until)
 				return;

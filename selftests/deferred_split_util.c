@@ -1172,20 +1172,6 @@ void ds_cover_read(struct ds_points *points)
 		fclose(f);
 }
 
-static unsigned int gcd(unsigned int a, unsigned int b)
-{
-	return b ? gcd(b, a % b) : a;
-}
-
-unsigned int ds_spread(unsigned int n, unsigned int nr)
-{
-	unsigned int stride = nr * 0.618 + 1;
-
-	while (gcd(stride, nr) > 1)
-		stride++;
-	return (unsigned long)n * stride % nr;
-}
-
 static struct kept_file pause_file, release_file, folio_file;
 
 int ds_pause_arm(int id, const char *symbol, unsigned int offset, pid_t pid, unsigned int hold_ms)

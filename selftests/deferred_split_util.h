@@ -271,8 +271,27 @@ struct ds_points {
 int ds_cover_start(const char *symbol, pid_t pid);
 void ds_cover_read(struct ds_points *points);
 
+static inline unsigned int ds_gcd(unsigned int a, unsigned int b)
+{
+	return b ? ds_gcd(b, a % b) : a;
+}
+
 /* The n-th of @nr things, in an order in which any run of them is spread over all. */
-unsigned int ds_spread(unsigned int n, unsigned int nr);
+static inline unsigned int ds_spread(unsigned int n, unsigned int nr)
+{
+	unsigned int stride = nr * 0.618 + 1;
+
+	while (ds_gcd(stride, nr) > 1)
+		stride++;
+	return (unsigned long)n * stride % nr;
+}
+
+/* Is it of this pass of @passes? A pass is a run of that order, and so spread over all. */
+static inline bool ds_in_pass(unsigned int n, unsigned int nr, unsigned int pass,
+			      unsigned int passes)
+{
+	return (unsigned long)n * passes / nr == pass;
+}
 
 /* Close the module's files that stay open otherwise: so that it can be unloaded. */
 void ds_module_close(void);

@@ -447,6 +447,47 @@ class Explore(Sandbox):
         self.assertEqual(c.verdict, judge.PASS)
 
 
+class Spread(Sandbox):
+    """The order in which pairs are tried: each pass goes over all of the operation."""
+
+    PROGRAM = """
+#include <stdio.h>
+#include "deferred_split_util.h"
+int main(void)
+{
+	for (unsigned int nr = 1; nr < 300; nr++)
+		for (unsigned int pass = 0; pass < 8; pass++) {
+			printf("%u", nr);
+			for (unsigned int n = 0; n < nr; n++)
+				if (ds_in_pass(n, nr, pass, 8))
+					printf(" %u", ds_spread(n, nr));
+			printf("\\n");
+		}
+	return 0;
+}
+"""
+
+    def test_a_pass_is_spread_over_all(self):
+        with tempfile.TemporaryDirectory() as where:
+            source, program = os.path.join(where, "a.c"), os.path.join(where, "a")
+            with open(source, "w") as f:
+                f.write(self.PROGRAM)
+            subprocess.run(["gcc", "-Wall", "-Werror", "-I",
+                            os.path.join(SCRIPTS, "../selftests"), "-o", program, source],
+                           check=True)
+            lines = [[int(w) for w in line.split()] for line in
+                     subprocess.run([program], stdout=subprocess.PIPE, text=True,
+                                    check=True).stdout.split("\n") if line]
+        for nr in range(1, 300):
+            passes = [line[1:] for line in lines if line[0] == nr]
+            self.assertEqual(sorted(sum(passes, [])), list(range(nr)))
+            for taken in passes if nr >= 24 else []:
+                edges = [-1] + sorted(taken) + [nr]
+                gap = max(b - a for a, b in zip(edges, edges[1:]))
+                # At most 4.2 times what it could be; by every eighth it was 32 times.
+                self.assertLessEqual(gap, 5 * nr / len(taken), (nr, taken))
+
+
 class Torture(Sandbox):
     def verb(self, **env):
         """torture.py until it needs a kernel: an unknown base ends it before that."""
