@@ -7,6 +7,7 @@ the exact QEMU command, console, results, and how to run it again.
 import ctypes
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -24,7 +25,7 @@ PROBE_SECONDS = 20      # a KVM guest that is not through by then hangs
 NO_PORT = "init: no virtio port"     # what scripts/guest/init.c says then
 PORT_TRIES = 3
 BOOT_SECONDS = 120      # silence before init's first word
-SPLAT_SECONDS = 20      # the same, when the kernel has complained: a built-in suite hangs
+SPLAT_SECONDS = 20      # the same, when the kernel or the built-in suite has complained: it hangs
 HANG_SECONDS = 60       # silence after it: init says something every 2 s
 PR_SET_PDEATHSIG = 1
 ICOUNT_SHIFT = 1        # under -icount an instruction is 2^this ns of the guest's time
@@ -114,8 +115,9 @@ def silence(run):
     """For how long may a guest say nothing?"""
     if said_hello(run):
         return HANG_SECONDS
-    console = judge.clean(judge.read(run, "console.log")).split("\n")
-    return SPLAT_SECONDS if judge.first_splats(console) else BOOT_SECONDS
+    text = judge.clean(judge.read(run, "console.log"))
+    red = re.search(r"^(\[[^]]*\] )?\s*not ok \d", text, re.M)
+    return SPLAT_SECONDS if red or judge.first_splats(text.split("\n")) else BOOT_SECONDS
 
 
 def has_no_port(run):

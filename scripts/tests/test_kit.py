@@ -1110,6 +1110,8 @@ class Boot(Sandbox):
         with tempfile.TemporaryDirectory() as where:
             for name, text, limit in (("console.log", "[ 1.0] ok 1 one\n", 2),
                                       ("console.log", "[ 1.0] list_del corruption. prev\n", 1),
+                                      ("console.log", "[ 1.0]     not ok 2 two\n", 1),
+                                      ("console.log", "is it not ok 2 times\n", 2),
                                       ("results.log", "1 hello release=x\n", 3)):
                 with open(os.path.join(where, name), "w") as f:
                     f.write(text)
