@@ -242,6 +242,8 @@ class Kernel:
     measure: with counters and clocks in it, and all variants instead of the mutants.
     """
 
+    kunit_filter = ""       # SUITE.CASE, globs, of the built-in suite; "" is all of it
+
     def __init__(self, args):
         known = bases()
         if args.base not in known:
@@ -363,7 +365,8 @@ class Kernel:
     @property
     def boot_words(self):
         """What goes on its command line."""
-        return "splitq.mutant=" + self.chosen if self.chosen else ""
+        return " ".join(["splitq.mutant=" + self.chosen] * bool(self.chosen) +
+                        ["kunit.filter_glob=" + self.kunit_filter] * bool(self.kunit_filter))
 
     @property
     def label(self):

@@ -50,7 +50,8 @@ variable     default              meaning
   TESTS      all                  words; only tests whose name contains one; quick: a
                                   minute of races
   REPEAT     1                    make run, make compare: so many times, and a count per
-                                  test: 10 of 10; PARALLEL=2: two guests at a time
+                                  test: 10 of 10; PARALLEL=2: two guests at a time;
+                                  make mutants: each so many times by one detector
   SMP        2                    vCPUs; an even number has two NUMA nodes
   MEM        1024                 guest memory in MiB
   ACCEL      auto                 auto (a probe guest decides), kvm or tcg

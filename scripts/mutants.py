@@ -27,9 +27,14 @@ and memory allow (--parallel). Without --only (M) and --tests the table in
 patches/mutants/README.md is written, and which of KUnit's cases no mutant turned red.
 With --named only what the headers name is run, and the series is explored in the
 schedules of make check instead of in all of these.
+
+With --repeat N (REPEAT=N) each mutant is to be red N times of N, each time in a fresh
+guest, by one deterministic detector that its header names: the KUnit suite, of which
+only the case runs that is named; or else its schedule of the explorer, or a test.
 """
 import argparse
 import concurrent.futures
+import copy
 import json
 import os
 import platform
@@ -503,6 +508,87 @@ def matrix(args, chosen, named=False, seconds=0, parallel=1, clock=None, show=Pr
     return rows, bench
 
 
+def detector(mutant, has_kunit):
+    """The one that is to see the mutant each time, of what its header names; None if it
+    names nothing that runs on this base.
+    """
+    suites = [t for t in mutant.red if t.startswith("kunit/") and has_kunit]
+    tests = [t for t in mutant.red if not t.startswith("kunit/")]
+    return (suites + [EXPLORER] * bool(mutant.explore) + tests + [None])[0]
+
+
+def case_filter(mutant, test):
+    """What has the KUnit suite run nothing but the case that the header names: SUITE.CASE*,
+    or "" if it names none, or several.
+    """
+    found = [re.fullmatch(r"not ok \\d\+ (\w+)", words) for words in mutant.red[test]]
+    if len(found) != 1 or not found[0]:
+        return ""
+    return "%s.%s*" % (test.split("/", 1)[1], found[0].group(1))
+
+
+def meet(bench, mutant, test, built, symbols, where):
+    """The mutant and one detector, in a guest of their own: a cell."""
+    if test == EXPLORER:
+        return explore_some(bench, built, [(combination(p, mutant.name, symbols), words)
+                                           for p, words in mutant.explore], where)
+    if test.startswith("kunit/"):
+        built = copy.copy(built)
+        built.kernel = copy.copy(built.kernel)
+        built.kernel.kunit_filter = case_filter(mutant, test)
+    suite = [t for t in run.choose("", bench.args.arch) if t[0] == test]
+    return run_selftests(bench, built, mutant, suite, where)[test]
+
+
+def times_line(name, test, cells):
+    """How often one detector saw one mutant: (line, each time?)."""
+    red = [c for c in cells if c.state == RED and c.matches]
+    line = "%-5s %d of %d by %s" % (name, len(red), len(cells), test)
+    if red:
+        line += ", %.1f to %.1f s" % (min(c.seconds for c in red), max(c.seconds for c in red))
+    other = next((c for c in cells if c not in red), None)
+    if other:
+        line += "; not: %s %s" % (other.state if other.matches else "other words", other.detail)
+    return line, not other
+
+
+def repeat(args, chosen, times, clock):
+    """Each mutant so many times, each in a fresh guest: those that were not red each time."""
+    boot.check_size(args)
+    bench = Bench(args, clock)
+    met = {m.name: detector(m, bench.built.kernel.has_kunit) for m in chosen}
+    bad = [name for name, test in met.items() if test is None]
+    for name in bad:
+        say("%-5s names no detector that runs here" % name)
+    chosen = [m for m in chosen if m.name not in bad]
+    kernels = {m.name: bench.kernel(m) for m in chosen}
+    clock.lap("kernels of their own")
+    cells, lock, start = {m.name: [] for m in chosen}, threading.Lock(), time.monotonic()
+
+    def one(job):
+        m, n = job
+        cell = meet(bench, m, met[m.name], *kernels[m.name],
+                    os.path.join(bench.where, m.name, str(n)))
+        with lock:
+            cells[m.name].append(cell)
+            if len(cells[m.name]) == times:
+                done = sum(len(c) for c in cells.values())
+                line, good = times_line(m.name, met[m.name], cells[m.name])
+                bad.extend([m.name] * (not good))
+                say("%s (%d s left)" % (line, (time.monotonic() - start) / done *
+                                        (times * len(chosen) - done)))
+            common.write_atomically(os.path.join(bench.where, "repeats.json"), json.dumps(
+                {"kernel": bench.built.info, "accel": bench.accel, "times": times, "mutants": {
+                    name: {"detector": met[name], "cells": [vars(c) for c in found]}
+                    for name, found in cells.items()}}, indent=1))
+
+    with concurrent.futures.ThreadPoolExecutor(fits(args.parallel, args.mem)) as pool:
+        list(pool.map(one, [(m, n) for m in chosen for n in range(times)]))
+    clock.lap("%d guests" % (times * len(chosen)))
+    say("case files: %s" % bench.where)
+    return bad
+
+
 def save(rows, bench):
     common.write_atomically(os.path.join(bench.where, "results.json"), json.dumps(
         {"kernel": bench.built.info, "alone": bench.alone, "accel": bench.accel,
@@ -628,10 +714,13 @@ def arguments():
                        help="every detector (EVERY=1)")
     parser.add_argument("--time", default=env("TIME") or "0",
                         help="seconds of torture for each, too (TIME, 0)")
+    parser.add_argument("--repeat", default=env("REPEAT") or "0", metavar="N",
+                        help="each N times by one detector, and nothing else (REPEAT)")
     parser.add_argument("--table", default="", metavar="RUN,RUN...",
                         help="run nothing: write the table of these runs, later ones win")
-    parser.add_argument("--parallel", type=int, default=default_parallel(), metavar="N",
-                        help="mutants at a time, if memory allows it (half of JOBS)")
+    parser.add_argument("--parallel", type=int, metavar="N",
+                        default=env("PARALLEL") or default_parallel(),
+                        help="mutants at a time, if memory allows it (PARALLEL, half of JOBS)")
     return parser
 
 
@@ -658,7 +747,18 @@ def verb():
     compare.need_usual_pages(args)
     chosen = choose(args.base, args.only)
     seconds = common.number("TIME", args.time, 0)
+    times = common.number("REPEAT", args.repeat, 0)
     clock = common.Clock()
+    if times:
+        if args.tests or args.every or seconds:
+            die("REPEAT with TESTS, EVERY or TIME", "each header says what is repeated")
+        chosen = chosen or find(args.base)
+        bad = repeat(args, chosen, times, clock)
+        say(clock.report())
+        say("verdict: %s (%d of %d mutants red %d times of %d%s)" % (
+            judge.FAIL if bad else judge.PASS, len(chosen) - len(bad), len(chosen), times, times,
+            "; not: " + " ".join(bad) if bad else ""))
+        return 1 if bad else 0
     rows, bench = matrix(args, chosen or find(args.base), args.named, seconds, args.parallel,
                          clock, every=args.every)
     say(table(rows))

@@ -2075,6 +2075,57 @@ class Mutants(Sandbox):
             self.assertEqual(runs(test, mutant, False, True, ""), every, test)
         self.assertTrue(runs("selftests/scan", named, False, False, "scan"))
 
+    def test_which_detector_repeats(self):
+        which, kunit = self.mutants.detector, "kunit/deferred_split"
+        both = self.mutant("Red: selftests/whole X\nRed: %s not ok \\d+ a_case\n"
+                           "Explore: f/scan/munmap-half/queued LOST\n" % kunit)
+        self.assertEqual((which(both, True), which(both, False)), (kunit, "explorer"))
+        self.assertEqual(which(self.mutant("Red: selftests/whole X\n"), True), "selftests/whole")
+        self.assertEqual(which(self.mutant("Red: %s X\n" % kunit), False), None)
+        one = self.mutants.case_filter
+        self.assertEqual(one(both, kunit), "deferred_split.a_case*")
+        for words in ("X", "not ok \\d+ (a|b)", "not ok \\d+ 32 folios",
+                      "not ok \\d+ a\nRed: %s not ok \\d+ b" % kunit):
+            self.assertEqual(one(self.mutant("Red: %s %s\n" % (kunit, words)), kunit), "", words)
+
+    def test_the_header_of_each_known_mutant_names_one_that_repeats(self):
+        import common
+        for base in ("6.12", "7.3"):
+            for m in self.mutants.find(base):
+                self.assertTrue(self.mutants.detector(m, base in common.KUNIT_BASES), m.name)
+
+    def repeat(self, cells, times):
+        """What mutants.repeat() says of a mutant that is met so: its bad ones, its lines."""
+        m, said, cells = self.mutant("Red: selftests/whole X\n"), [], iter(cells)
+        bench = types.SimpleNamespace(
+            built=types.SimpleNamespace(kernel=types.SimpleNamespace(has_kunit=True), info={}),
+            where=self.dir, accel="tcg", kernel=lambda m: (None, {}))
+        args = types.SimpleNamespace(parallel=1, mem=1024, smp=2)
+        with unittest.mock.patch.object(self.mutants, "Bench", lambda *a: bench), \
+                unittest.mock.patch.object(self.mutants, "meet", lambda *a: next(cells)), \
+                unittest.mock.patch.object(self.mutants, "say", said.append):
+            return self.mutants.repeat(args, [m], times, common.Clock()), said
+
+    def test_red_each_time_or_not(self):
+        Cell = self.mutants.Cell
+        red, green, other = Cell("red", 1.5), Cell("green", 2.0), Cell("red", 1.0, "Y", False)
+        bad, said = self.repeat([red, Cell("red", 2.5)], 2)
+        self.assertEqual(bad, [])
+        self.assertIn("2 of 2 by selftests/whole, 1.5 to 2.5 s", said[0])
+        bad, said = self.repeat([red, green, red], 3)
+        self.assertEqual(bad, ["X1"])
+        self.assertIn("2 of 3 by selftests/whole, 1.5 to 1.5 s; not: green", said[0])
+        bad, said = self.repeat([other], 1)
+        self.assertEqual(bad, ["X1"])
+        self.assertIn("0 of 1 by selftests/whole; not: other words Y", said[0])
+
+    def test_only_the_case_runs_that_is_named(self):
+        kernel = common.Kernel(argparse.Namespace(base="6.12", arch="x86_64", series="1",
+                                                  mutant="all:B22", debug="", linux=None))
+        self.assertEqual(kernel.boot_words, "splitq.mutant=B22")
+        kernel.kunit_filter = "deferred_split.a*"
+        self.assertEqual(kernel.boot_words, "splitq.mutant=B22 kunit.filter_glob=deferred_split.a*")
+
     def test_when_kunit_saw_it(self):
         self.write("console.log", "[    1.000] x\n[    2.500]     # Subtest: deferred_split\n"
                    "[    2.600]     ok 1 a\n[    3.250]     not ok 2 b\n")
