@@ -365,8 +365,8 @@ class Kernel:
     @property
     def boot_words(self):
         """What goes on its command line."""
-        return " ".join(["splitq.mutant=" + self.chosen] * bool(self.chosen) +
-                        ["kunit.filter_glob=" + self.kunit_filter] * bool(self.kunit_filter))
+        words = {"splitq.mutant": self.chosen, "kunit.filter_glob": self.kunit_filter}
+        return " ".join("%s=%s" % word for word in words.items() if word[1])
 
     @property
     def label(self):

@@ -52,6 +52,8 @@ variable     default              meaning
   REPEAT     1                    make run, make compare: so many times, and a count per
                                   test: 10 of 10; PARALLEL=2: two guests at a time;
                                   make mutants: each so many times by one detector
+  MODULE     1                    0: make run without splitq.ko, as on a machine on which
+                                  nobody built it
   SMP        2                    vCPUs; an even number has two NUMA nodes
   MEM        1024                 guest memory in MiB
   ACCEL      auto                 auto (a probe guest decides), kvm or tcg

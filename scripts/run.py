@@ -110,6 +110,8 @@ def again(kernel, args):
     words.append("SMP=%d MEM=%d" % (args.smp, args.mem))
     if kernel.linux:
         words.append("LINUX=" + os.path.abspath(kernel.linux))
+    if getattr(args, "module", "1") == "0":
+        words.append("MODULE=0")
     if args.tests:
         words.append("TESTS='%s'" % args.tests)
     if args.det:
@@ -237,6 +239,9 @@ class Runs:
         self.tests = choose(args.tests, args.arch)
         boot.check_size(args)
         self.built = build.Built(self.kernel, clock)
+        self.without_module = getattr(args, "module", "1") == "0"
+        if self.without_module:
+            self.built.module = None
         self.accel = "tcg" if args.det else boot.accelerator(self.built)
         clock.lap("accelerator")
 
@@ -247,6 +252,9 @@ class Runs:
                                 "#!/bin/sh\n# Run this case once more, from the top of the kit.\n" +
                                 again(kernel, args) + "\n")
         rows = run_tests(self.built, self.tests, args, self.accel, where, show)
+        if self.without_module:
+            for row in rows:
+                row["detail"] = ("%s [without splitq.ko]" % (row.get("detail") or "")).strip()
         if not info["pinned"]:
             for row in rows:
                 row["detail"] = (row.get("detail") or "") + " [not the pinned source: %s]" \
@@ -274,9 +282,9 @@ class Runs:
             return list(pool.map(one, range(1, times + 1)))
 
     def describe(self, times, parallel):
-        return "%d runs, %d at a time: %s %s %s, %s, %d vCPUs" % (
+        return "%d runs, %d at a time: %s %s %s, %s, %d vCPUs%s" % (
             times, parallel, self.built.info["base"], self.kernel.label, self.kernel.machine,
-            self.accel, self.args.smp)
+            self.accel, self.args.smp, ", without splitq.ko" if self.without_module else "")
 
 
 def execute(args, clock=None):
@@ -336,7 +344,13 @@ def repeat(args, clock, times, parallel):
 
 
 def verb():
-    args = repeat_arguments(run_arguments(__doc__)).parse_args()
+    parser = repeat_arguments(run_arguments(__doc__))
+    parser.add_argument("--module", default=os.environ.get("MODULE") or "1",
+                        help="0: a guest without splitq.ko, as a machine has it on which nobody "
+                        "built it (MODULE, 1)")
+    args = parser.parse_args()
+    if args.module not in ("0", "1"):
+        die("MODULE=%s" % args.module, "0 is without splitq.ko, 1 with it")
     clock = common.Clock()
     times, parallel = repeats(args)
     if times > 1:

@@ -1429,6 +1429,26 @@ class Runs(Sandbox):
         self.assertNotIn("20200101-000001-series", have)
         self.assertIn("20200101-000002-series", have)
 
+    def test_without_the_module(self):
+        args = argparse.Namespace(base="6.12", arch="x86_64", series="0", mutant=None, debug="",
+                                  linux=None, tests="whole", module="0", det=True, smp=2, mem=1024)
+        row = {"test": "selftests/whole", "verdict": "PASS", "base": "6.12", "kernel": "stock",
+               "series": 0, "arch": "x86_64", "machine": "x86_64", "accel": "tcg", "cpus": 2,
+               "release": "x", "source": "y", "run": self.dir, "windows": {}, "counts": {},
+               "seconds": 1.0, "detail": "entered 3"}
+        for word, module, said in (("0", None, "entered 3 [without splitq.ko]"),
+                                   ("1", "x.ko", "entered 3")):
+            args.module = word
+            built = types.SimpleNamespace(module="x.ko", info={"base": "6.12", "pinned": True})
+            with unittest.mock.patch("build.Built", lambda *a: built), \
+                    unittest.mock.patch("run.run_tests", lambda *a: [dict(row)]):
+                runs = run.Runs(args, common.Clock())
+                rows = runs.once(self.dir)
+            self.assertEqual((built.module, rows[0]["detail"]), (module, said))
+            with open(os.path.join(self.dir, "again.sh")) as f:
+                self.assertEqual("MODULE=0" in f.read(), word == "0")
+            self.assertEqual("without splitq.ko" in runs.describe(2, 1), word == "0")
+
 
 class Configs(Sandbox):
     def test_unknown_name(self):
@@ -2123,6 +2143,9 @@ class Mutants(Sandbox):
         kernel = common.Kernel(argparse.Namespace(base="6.12", arch="x86_64", series="1",
                                                   mutant="all:B22", debug="", linux=None))
         self.assertEqual(kernel.boot_words, "splitq.mutant=B22")
+        series = common.Kernel(argparse.Namespace(base="6.12", arch="x86_64", series="1",
+                                                  mutant=None, debug="", linux=None))
+        self.assertEqual(series.boot_words, "")
         kernel.kunit_filter = "deferred_split.a*"
         self.assertEqual(kernel.boot_words, "splitq.mutant=B22 kunit.filter_glob=deferred_split.a*")
 
