@@ -3,8 +3,10 @@
 
 Patches 1 to N for each N, stock first: each kernel is built and booted and the tests
 (TESTS) run on it. A test or KUnit case that has passed must pass with all patches
-that follow; with the last one all do. The table shows which patch turns which test
-green. Exit status 0 only if that is so.
+that follow; with the last one all do. A KUnit case that does not is run once more, alone
+in a fresh guest: what failed before it may have left a queue behind that is not as it
+was. The table shows which patch turns which test green. Exit status 0 only if all of
+that is so.
 """
 import re
 
@@ -38,7 +40,8 @@ def cases(row):
 
 
 def regressions(columns):
-    """What passed once and then did not; what the last prefix does not pass.
+    """What passed once and then did not; what the last prefix does not pass: a list of
+    (name, with how many patches, in words).
 
     columns: per prefix, a dictionary of name -> verdict.
     """
@@ -50,12 +53,60 @@ def regressions(columns):
             if verdict == judge.PASS and green is None:
                 green = n
             elif verdict not in (judge.PASS, judge.SKIP) and green is not None:
-                bad.append("%s: passes with %d patches, %s with %d"
-                           % (name, green, verdict or "missing", n))
+                bad.append((name, n, "%s: passes with %d patches, %s with %d"
+                            % (name, green, verdict or "missing", n)))
                 break
             elif n == len(columns) - 1 and verdict not in (judge.PASS, judge.SKIP):
-                bad.append("%s: %s with the whole series" % (name, verdict or "missing"))
+                bad.append((name, n, "%s: %s with the whole series"
+                            % (name, verdict or "missing")))
     return bad
+
+
+def word(n):
+    """What SERIES is for the first n patches."""
+    return "first-%d" % n if n else "0"
+
+
+def run_alone(args, name, n):
+    """One KUnit case, suite:case, with the first n patches, in a guest of its own: what it
+    came to, and where that is.
+    """
+    suite, case = name.split(":")
+    args.series, args.tests = word(n), "kunit/" + suite
+    runs = run.Runs(args, common.Clock())
+    runs.kernel.kunit_filter = "%s.%s" % (suite, case)
+    where = run.new_run_dir(runs.kernel.label)
+    found = {}
+    for row in runs.once(where):
+        found.update(cases(row))
+    return found.get(name, judge.ERROR), where
+
+
+def is_case(name, suites):
+    """Is it a case of a KUnit suite, and not the suite as a whole?"""
+    suite, _, case = name.partition(":")
+    return suite in suites and case not in ("", suite)
+
+
+def without_noise(columns, suites, alone):
+    """The regressions that are left when each KUnit case was run alone that is one; those
+    that pass then are put right in columns.
+
+    alone: run_alone(), without its first argument.
+    """
+    tried = set()
+    while True:
+        bad = regressions(columns)
+        again = [(name, n) for name, n, _ in bad
+                 if (name, n) not in tried and is_case(name, suites)]
+        if not again:
+            return bad
+        for name, n in again:
+            tried.add((name, n))
+            verdict, where = alone(name, n)
+            say("%-10s %s: %s alone  %s" % (word(n), name, verdict, where))
+            if verdict == judge.PASS:
+                columns[n][name] = verdict
 
 
 def table(columns):
@@ -79,7 +130,7 @@ def verb():
         common.die("there is no series for %s yet" % args.base, "BASE is one that has patches")
     columns = []
     for n in range(len(patches) + 1):
-        args.series = "first-%d" % n if n else "0"
+        args.series = word(n)
         rows, where = run.execute(args, common.Clock())
         column = {}
         for row in rows:
@@ -89,11 +140,12 @@ def verb():
             "%d %s" % (sum(v == verdict for v in column.values()), verdict)
             for verdict in SIGNS if verdict in column.values()), where))
     clock.lap("%d kernels" % len(columns))
+    suites = [t[0].split("/")[1] for t in run.suites() if t[0].startswith("kunit/")]
+    bad = without_noise(columns, suites, lambda name, n: run_alone(args, name, n))
     say(table(columns))
     if judge.limits(rows):
         say(judge.limits(rows))
-    bad = regressions(columns)
-    for line in bad:
+    for _, _, line in bad:
         say("not as it must be: " + line)
     say(clock.report())
     say("verdict: %s" % (judge.FAIL if bad else judge.PASS))

@@ -1282,7 +1282,31 @@ class Bisectable(unittest.TestCase):
     def wrong(self, *signs):
         """What is wrong with a test that has these verdicts, one a prefix."""
         word = {v: k for k, v in bisectable.SIGNS.items()}
-        return bisectable.regressions([{"t": word[s]} if s != "-" else {} for s in signs])
+        return [text for _, _, text in bisectable.regressions(
+            [{"t": word[s]} if s != "-" else {} for s in signs])]
+
+    def test_noise_is_run_alone(self):
+        def left(alone, *columns):
+            tried = []
+
+            def run_alone(name, n):
+                tried.append((name, n))
+                return alone, "somewhere"
+            columns = [dict(c) for c in columns]
+            with unittest.mock.patch("bisectable.say"):
+                bad = bisectable.without_noise(columns, ["s"], run_alone)
+            return [(name, n) for name, n, _ in bad], tried, columns
+
+        good, red = {"s:a": "PASS", "t:a": "PASS"}, {"s:a": "FAIL", "t:a": "PASS"}
+        bad, tried, columns = left("PASS", good, red, red, good)
+        self.assertEqual((bad, tried), ([], [("s:a", 1), ("s:a", 2)]))
+        self.assertEqual([c["s:a"] for c in columns], ["PASS"] * 4)
+        self.assertEqual(left("FAIL", good, red, good)[:2], ([("s:a", 1)], [("s:a", 1)]))
+        self.assertEqual(left("ERROR", good, red, good)[0], [("s:a", 1)])
+        # A kselftest has a fresh guest after what is red, and the suite is all of its cases.
+        self.assertEqual(left("PASS", good, {"s:a": "PASS", "t:a": "FAIL"}, good)[:2],
+                         ([("t:a", 1)], []))
+        self.assertEqual(left("PASS", {"s:s": "PASS"}, {"s:s": "FAIL"})[1], [])
 
     def test_mended_by_a_patch(self):
         self.assertEqual(self.wrong("F", "F", "."), [])
