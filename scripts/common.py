@@ -242,8 +242,6 @@ class Kernel:
     measure: with counters and clocks in it, and all variants instead of the mutants.
     """
 
-    kunit_filter = ""       # SUITE.CASE, globs, of the built-in suite; "" is all of it
-
     def __init__(self, args):
         known = bases()
         if args.base not in known:
@@ -261,6 +259,9 @@ class Kernel:
         self.package, self.suite, self.version, self.sha256 = known[args.base]
         self.linux = args.linux
         self.mutant = args.mutant or None
+        self.kunit_filter = getattr(args, "kunit_filter", None) or ""
+        if re.search(r"\s", self.kunit_filter):
+            die("KUNIT_FILTER='%s'" % self.kunit_filter, "it is one SUITE.CASE, of globs")
 
         total = len(series_patches(self.base))
         if not total and (self.mutant or args.series not in ("0", "stock")):
@@ -423,6 +424,8 @@ def kernel_arguments(description, epilog=None):
                         % DEBUG_DEFAULT)
     parser.add_argument("--linux", default=env("LINUX") or None,
                         help="a kernel tree to use instead of Debian's; never modified (LINUX)")
+    parser.add_argument("--kunit-filter", default=env("KUNIT_FILTER"), metavar="SUITE.CASE",
+                        help="of the KUnit suite only these cases; globs (KUNIT_FILTER)")
     return parser
 
 

@@ -49,6 +49,8 @@ variable     default              meaning
   LINUX      -                    a kernel tree to use instead; it is only read
   TESTS      all                  words; only tests whose name contains one; quick: a
                                   minute of races
+  KUNIT_FILTER -                  SUITE.CASE, globs: of the KUnit suite only these, as in
+                                  deferred_split.a_frozen_*
   REPEAT     1                    make run, make compare: so many times, and a count per
                                   test: 10 of 10; PARALLEL=2: two guests at a time;
                                   make mutants: each so many times by one detector

@@ -112,6 +112,8 @@ def again(kernel, args):
         words.append("LINUX=" + os.path.abspath(kernel.linux))
     if getattr(args, "module", "1") == "0":
         words.append("MODULE=0")
+    if kernel.kunit_filter:
+        words.append("KUNIT_FILTER='%s'" % kernel.kunit_filter)
     if args.tests:
         words.append("TESTS='%s'" % args.tests)
     if args.det:

@@ -1142,7 +1142,9 @@ class Boot(Sandbox):
                 "common.main(lambda: boot.boot(b, %r, [('a', 1, 'x')], 'tcg'))\n"
                 % (SCRIPTS, self.dir, self.built.init, self.built.image, self.built.info,
                    self.run_dir))
-        child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+        # Who runs the tests in the background may have it ignored, and so would the child.
+        child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL,
+                                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         pid = self.pid()
         child.send_signal(end)
         child.wait(30)
@@ -2172,6 +2174,12 @@ class Mutants(Sandbox):
         self.assertEqual(series.boot_words, "")
         kernel.kunit_filter = "deferred_split.a*"
         self.assertEqual(kernel.boot_words, "splitq.mutant=B22 kunit.filter_glob=deferred_split.a*")
+        args = argparse.Namespace(base="6.12", arch="x86_64", series="1", mutant=None, debug="",
+                                  linux=None, kunit_filter="deferred_split.a*", tests="kunit",
+                                  smp=2, mem=1024, det=False)
+        self.assertIn("KUNIT_FILTER='deferred_split.a*'", run.again(common.Kernel(args), args))
+        args.kunit_filter = "a b"
+        self.fails(["KUNIT_FILTER='a b'", "SUITE.CASE"], common.Kernel, args)
 
     def test_when_kunit_saw_it(self):
         self.write("console.log", "[    1.000] x\n[    2.500]     # Subtest: deferred_split\n"
