@@ -52,8 +52,9 @@ variable     default              meaning
   KUNIT_FILTER -                  SUITE.CASE, globs: of the KUnit suite only these, as in
                                   deferred_split.a_frozen_*
   REPEAT     1                    make run, make compare: so many times, and a count per
-                                  test: 10 of 10; PARALLEL=2: two guests at a time;
-                                  make mutants: each so many times by one detector
+                                  test: 10 of 10; make mutants: each so many times by
+                                  one detector
+  PARALLEL   1                    with REPEAT, and make mutants: guests at a time
   MODULE     1                    0: make run without splitq.ko, as on a machine on which
                                   nobody built it
   SMP        2                    vCPUs; an even number has two NUMA nodes
