@@ -2135,7 +2135,6 @@ class Mutants(Sandbox):
             self.assertEqual(one(self.mutant("Red: %s %s\n" % (kunit, words)), kunit), "", words)
 
     def test_the_header_of_each_known_mutant_names_one_that_repeats(self):
-        import common
         for base in ("6.12", "7.3"):
             for m in self.mutants.find(base):
                 self.assertTrue(self.mutants.detector(m, base in common.KUNIT_BASES), m.name)
